@@ -1,7 +1,7 @@
 """Identifiers and random tokens.
 
-Ids are UUIDv7 (RFC 9562): the first 48 bits are milliseconds since the epoch, so new rows land at the
-end of their index, and no sequence is shared by all. Secrets are never ids and ids are never secrets.
+Ids are UUIDv7 (RFC 9562): the first 48 bits are milliseconds since the epoch, so new rows land
+at the end of their index, and no sequence is shared by all. Ids are never secrets.
 """
 
 from __future__ import annotations
