@@ -1,0 +1,203 @@
+"""The table of settings: every environment variable that the scheduler reads.
+
+Every setting of the deployment guide keeps the guide's name; ours stand beside them. The attributes
+of `Configuration`, the page docs/configuration.md and the start-up check all follow this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from airavata_scheduler.models.setting_values import (
+    boolean,
+    choice,
+    database_address,
+    groups,
+    integer,
+    path,
+    positive_duration,
+    redis_address,
+    text,
+    web_address,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One environment variable: its name, how its text is read, what it means.
+
+    `attribute` is the name on `Configuration`: lower-case, with `_s` behind a duration.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    default: str
+    meaning: str
+    secret: bool = False
+    attribute: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        unit = "_s" if self.parse is positive_duration else ""
+        object.__setattr__(self, "attribute", self.name.lower() + unit)
+
+
+def _setting(
+    name: str, parse: Callable[[str], Any], default: str, meaning: str, *, secret: bool = False
+) -> Setting:
+    return Setting(name=name, parse=parse, default=default, meaning=meaning, secret=secret)
+
+
+_PORT = integer(1, 65535)
+
+SETTINGS: tuple[Setting, ...] = (
+    # The deployment guide's.
+    _setting(
+        "DATABASE_URL",
+        database_address,
+        "sqlite:///airavata.db",
+        "The SQL database, the one truth: PostgreSQL, MySQL/MariaDB or an SQLite file.",
+        secret=True,
+    ),
+    _setting("SERVER_PORT", _PORT, "8080", "Port of the API."),
+    _setting("WORKER_INTERVAL", positive_duration, "30s", "Period of the reconcile loop."),
+    _setting(
+        "JWT_SECRET_KEY",
+        text,
+        "",
+        "Signs access tokens: 32 bytes or more, the same on every replica.",
+        secret=True,
+    ),
+    _setting("JWT_ACCESS_TOKEN_TTL", positive_duration, "1h", "Life of an access token."),
+    _setting("JWT_REFRESH_TOKEN_TTL", positive_duration, "168h", "Life of a login."),
+    _setting("RATE_LIMIT_ENABLED", boolean, "true", "Whether users' requests are limited."),
+    _setting(
+        "MAX_REQUESTS_PER_MINUTE",
+        integer(1, 10_000_000),
+        "100",
+        "Requests a minute for each user, or for each address before login.",
+    ),
+    _setting("REQUIRE_HTTPS", boolean, "false", "Whether plain HTTP is refused."),
+    _setting("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "Least log level."),
+    # Ours.
+    _setting(
+        "SERVER_HOST",
+        text,
+        "0.0.0.0",  # noqa: S104 - as in the guide; a firewall or proxy stands in front
+        "Address that the API binds.",
+    ),
+    _setting(
+        "PUBLIC_URL",
+        web_address,
+        "",
+        "Address that users and agents reach the API at; empty: http://localhost:SERVER_PORT.",
+    ),
+    _setting(
+        "REDIS_URL",
+        redis_address,
+        "redis://localhost:6379/0",
+        "Redis for wake-ups and background jobs; losing it loses nothing.",
+        secret=True,
+    ),
+    _setting(
+        "STORAGE_PATH",
+        path,
+        "~/.local/share/airavata-scheduler/storage",
+        "Folder of the default storage resource, shared by all replicas: artifacts, logs, blobs.",
+    ),
+    _setting(
+        "TRUSTED_PROXIES",
+        integer(0, 10),
+        "0",
+        "How many proxies in front set X-Forwarded-For and X-Forwarded-Proto.",
+    ),
+    _setting("TLS_CERT_FILE", path, "", "Certificate chain, where the API itself speaks TLS."),
+    _setting("TLS_KEY_FILE", path, "", "Private key of TLS_CERT_FILE."),
+    _setting(
+        "API_GROUPS",
+        groups,
+        "client,agent",
+        "Which functions this server serves: the users' (client), the agents' (agent), or both.",
+    ),
+    _setting(
+        "AGENT_URL", web_address, "", "Address that agents reach the API at; empty: PUBLIC_URL."
+    ),
+    _setting(
+        "AGENT_CA_FILE",
+        path,
+        "",
+        "The authority that agents must trust, where AGENT_URL has a certificate of a private one.",
+    ),
+    _setting(
+        "AGENT_CERT_FILE",
+        path,
+        "",
+        "The certificate at AGENT_URL, pinned by the install line where AGENT_CA_FILE is set.",
+    ),
+    _setting("API_WORKERS", integer(1, 256), "2", "Processes of the API."),
+    _setting("API_THREADS", integer(4, 1024), "32", "Threads of each API process."),
+    _setting("QUEUE_WORKERS", integer(1, 64), "1", "RQ worker processes of a daemon."),
+    _setting("MAX_BODY_BYTES", integer(65_536, 2**31), "16777216", "Largest JSON body."),
+    _setting(
+        "MAX_UPLOAD_BYTES",
+        integer(65_536, 2**50),
+        "1099511627776",
+        "Largest artifact or blob.",
+    ),
+    _setting(
+        "MAX_EXPERIMENT_TASKS",
+        integer(1, 10**15),
+        "1000000000000",
+        "Largest number of tasks of one experiment.",
+    ),
+    _setting(
+        "SWEEP_WINDOW",
+        integer(10, 100_000),
+        "2000",
+        "How many instances of one node of an experiment are queued at a time.",
+    ),
+    _setting("RETENTION", positive_duration, "168h", "How long ended bookkeeping rows are kept."),
+    _setting("HEARTBEAT", positive_duration, "15s", "Agents' heartbeat period."),
+    _setting(
+        "SUSPECT_AFTER", positive_duration, "90s", "Silence after which an agent is unreachable."
+    ),
+    _setting(
+        "REQUEUE_AFTER",
+        positive_duration,
+        "15m",
+        "Silence after which an agent's tasks are given to another.",
+    ),
+    _setting(
+        "OFFER_ACK", positive_duration, "60s", "How long an offered task waits for its start."
+    ),
+    _setting(
+        "OUTAGE_GRACE",
+        positive_duration,
+        "300s",
+        "After an outage of ours, how long no lease expires.",
+    ),
+    _setting(
+        "AGENT_FILE", path, "", "The agent that /agent/v1/download serves; empty: built at start."
+    ),
+)
+
+# Variables of the guide that other programs read: the agent's, and those of the stores for secrets
+# and permissions. Named here so that a `.env` that holds the guide's whole list is accepted.
+GUIDE_NAMES_READ_ELSEWHERE = frozenset(
+    {
+        "WORKER_ID",
+        "COMPUTE_ID",
+        "API_URL",
+        "OUTPUT_DIR",
+        "POLL_INTERVAL",
+        "OPENBAO_ADDR",
+        "OPENBAO_TOKEN",
+        "OPENBAO_CREDENTIALS_PATH",
+        "OPENBAO_TRANSIT_PATH",
+        "OPENBAO_TRANSIT_KEY",
+        "SPICEDB_ENDPOINT",
+        "SPICEDB_TOKEN",
+        "SPICEDB_INSECURE",
+    }
+)
