@@ -1,0 +1,68 @@
+# The front door. `make help` lists what there is.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+PARTS := agent backends client commands functions models queue
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test nightly check lint types arrows floor docs format schema bench clean
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z][a-zA-Z_-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(STAMP) ## Run the whole system on this machine (SQLite, Redis, API, daemon, one agent)
+	@$(BIN)/airavata-scheduler local
+
+test: $(STAMP) ## Run every test; the servers that they need are installed where that is possible
+	@deploy/packages.sh test
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+nightly: $(STAMP) ## The long checks: whole lease model, kill campaigns at full size
+	@deploy/packages.sh test
+	AIRAVATA_NIGHTLY=1 $(BIN)/pytest -m nightly --timeout=3600 $(PYTEST_ARGS)
+
+check: lint types arrows floor docs ## Everything but the tests: lint, types, import rules, docs
+
+lint: $(STAMP) ## Lint and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## Types, strictly, through a tree of links (editors and mypy do not see import hooks)
+	@mkdir -p build/types/airavata_scheduler
+	@ln -sfn $(addprefix $(CURDIR)/,$(PARTS)) build/types/airavata_scheduler/
+	$(BIN)/mypy
+
+arrows: types ## Import rules: the rooms' arrows run one way
+	PYTHONPATH=build/types $(BIN)/lint-imports --no-cache
+
+floor: $(STAMP) ## The agent runs on Python 3.9 with the standard library alone
+	$(BIN)/vermin --quiet --no-tips --target=3.9- --violations agent
+
+docs: $(STAMP) ## Every setting, route, metric, command and state is documented; generated files are fresh
+	$(BIN)/pytest -q -m docs $(PYTEST_ARGS)
+
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: $(STAMP) ## Write db/schema.sql and db/schema.mysql.sql from the models
+	$(BIN)/airavata-scheduler db schema --dialect postgresql > db/schema.sql
+	$(BIN)/airavata-scheduler db schema --dialect mysql > db/schema.mysql.sql
+
+dist/airavata-agent.pyz: $(STAMP) $(wildcard agent/*.py) ## The agent as one file
+	$(BIN)/python -m airavata_scheduler.commands.agent_file $@
+
+clean: ## Remove what was built; .venv stays
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# One virtual environment with everything; made again when a pinned version changes.
+$(STAMP): setup.cfg pyproject.toml
+	@PYTHON=$(PYTHON) deploy/packages.sh run
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing Python packages into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,local]'
+	@touch $@
