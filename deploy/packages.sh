@@ -6,6 +6,7 @@ set -euo pipefail
 
 python=${PYTHON:-python3}
 missing=()
+PATH=$PATH:/usr/sbin:/sbin # mariadbd lives there, and not everybody's PATH has it
 
 need() { # need PACKAGE COMMAND...: the package that brings one of the commands
   local package=$1 command
@@ -37,26 +38,16 @@ case ${1:-} in
   *) echo "usage: packages.sh run|test" >&2; exit 2 ;;
 esac
 
-# mariadbd and others live in sbin, which is not on everybody's PATH.
-PATH=$PATH:/usr/sbin:/sbin
-still=()
-for package in "${missing[@]}"; do
-  case $package in
-    mariadb-server) command -v mariadbd mysqld >/dev/null 2>&1 || still+=("$package") ;;
-    *) still+=("$package") ;;
-  esac
-done
-
-if [ ${#still[@]} -gt 0 ]; then
+if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
-    echo "Installing Debian packages: ${still[*]} …"
+    echo "Installing Debian packages: ${missing[*]} …"
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${still[@]}" >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
   elif [ "$1" = run ]; then
-    echo "Python 3.11 or newer with venv is missing. Install it first, for example: sudo apt-get install ${still[*]}" >&2
+    echo "Python 3.11 or newer with venv is missing. Install it first, for example: sudo apt-get install ${missing[*]}" >&2
     exit 1
   else
-    echo "These are missing, and tests that need them are skipped: ${still[*]}. To run all: sudo apt-get install ${still[*]}" >&2
+    echo "These are missing, and tests that need them are skipped: ${missing[*]}. To run all: sudo apt-get install ${missing[*]}" >&2
   fi
 fi
 
