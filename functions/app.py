@@ -1,0 +1,124 @@
+"""The Flask application: which blueprints, in which order a request passes what.
+
+A request passes: request id and clock → HTTPS → rate limit → the gate (who, may they) → the view. Errors
+become problems on the way out, then come the security headers and the log line.
+
+A new noun is one module with an `APIBlueprint` called `api`, one line in `CLIENT` or `AGENT`, and the
+rows of its routes in `route_table.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final, Literal
+
+from flask import Response, request
+from flask_openapi3 import APIBlueprint, OpenAPI
+
+from airavata_scheduler.functions import (
+    access,
+    agents,
+    auth,
+    bootstrap,
+    compute_resources,
+    health,
+    https_only,
+    metrics,
+    openapi,
+    problems,
+    projects,
+    rate_limit,
+    request_log,
+    storage_resources,
+    users,
+)
+from airavata_scheduler.functions.bodies import StrictRequest
+from airavata_scheduler.models.configuration import Configuration
+from airavata_scheduler.models.database import database
+from airavata_scheduler.models.errors import BadInput
+
+Group = Literal["client", "agent"]
+
+CLIENT: Final[tuple[APIBlueprint, ...]] = (
+    auth.api,
+    users.api,
+    projects.api,
+    compute_resources.api,
+    storage_resources.api,
+    agents.api,
+)
+AGENT: Final[tuple[APIBlueprint, ...]] = ()
+ALWAYS: Final[tuple[APIBlueprint, ...]] = (health.api, metrics.api, openapi.api, bootstrap.api)
+GROUPS: Final[Mapping[Group, tuple[APIBlueprint, ...]]] = {"client": CLIENT, "agent": AGENT}
+
+CONTENT_SECURITY_POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'"
+
+
+class Application(OpenAPI):
+    """Flask with our request class, whose OpenAPI paths may be shared between blueprints."""
+
+    request_class = StrictRequest
+
+    def register_api(self, api: APIBlueprint, **options: Any) -> None:
+        """As in flask-openapi3, but a path that two modules serve keeps both their methods."""
+        before = {path: dict(item) for path, item in self.paths.items()}
+        super().register_api(api, **options)
+        for path, item in before.items():
+            self.paths[path] = {**item, **self.paths[path]}
+
+
+def create_app(
+    config: Configuration, groups: Collection[Group] = ("client", "agent")
+) -> Application:
+    """The application for `config`, serving the given groups of functions.
+
+    The database must be connected (`models.database.connect`). Raises LookupError if a route has
+    no row in the route table, and ConfigurationError if no token can be signed.
+    """
+    config.require_jwt_secret()
+    app = Application(__name__, info=openapi.INFO, doc_ui=False, static_folder=None)
+    app.config["AIRAVATA"] = config
+    app.config["MAX_CONTENT_LENGTH"] = config.max_body_bytes
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
+    app.url_map.strict_slashes = True
+    app.validation_error_callback = problems.raise_invalid
+    request_log.register(app)
+    https_only.register(app, config)
+    app.before_request(_refuse_control_characters)
+    rate_limit.register(app, config)
+    access.register(app)
+    problems.register(app)
+    app.after_request(_secure)
+    app.teardown_request(_give_back_connection)
+    for blueprint in (*ALWAYS, *(api for group in groups for api in GROUPS[group])):
+        app.register_api(blueprint)
+    access.check_routes(app)
+    return app
+
+
+def _refuse_control_characters() -> None:
+    """A NUL in an address fits no name of ours, and PostgreSQL would choke on it."""
+    for name, value in request.args.items(multi=True):
+        if "\x00" in value or "\x00" in name:
+            raise BadInput(
+                "A query parameter contains a NUL character.", code="nul", field=name[:80]
+            )
+
+
+def _secure(response: Response) -> Response:
+    headers = response.headers
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("X-Frame-Options", "DENY")
+    headers.setdefault("Referrer-Policy", "no-referrer")
+    headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+    headers.setdefault("Cache-Control", "no-store")
+    if request.is_secure:
+        headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    return response
+
+
+def _give_back_connection(_error: BaseException | None = None) -> None:
+    """The pool lends a connection at a request's first query; here it goes back."""
+    if not database.is_closed():
+        database.close()

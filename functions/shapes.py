@@ -1,0 +1,52 @@
+"""The base classes of what comes in and goes out, and how values look in JSON."""
+
+from __future__ import annotations
+
+import functools
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from airavata_scheduler.functions import problems
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, str_max_length=1_000_000)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        problems.remember_fields(cls)
+
+    @classmethod
+    @functools.cache  # flask-openapi3 asks for it at every request
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As pydantic's, computed once for each class and set of arguments."""
+        return super().model_json_schema(*args, **kwargs)
+
+
+class Body(_Strict):
+    """A JSON body: unknown fields are errors, and `true` or `"1"` is no integer."""
+
+
+class Query(_Strict):
+    """Query parameters: unknown ones are errors; values come as text and are converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+
+class Path(BaseModel):
+    """Path variables, for views that need the text itself; most take `access.target()` instead."""
+
+
+class Answer(BaseModel):
+    """What a view answers; documentation only, since views build their dicts themselves."""
+
+
+def rfc3339(milliseconds: int | None) -> str | None:
+    """A database time (milliseconds since the epoch) as RFC 3339 text in UTC, or None."""
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03d}Z"
