@@ -1,0 +1,266 @@
+"""The three drivers behind one behaviour: pooled, thread-safe, UTC, READ COMMITTED, strict.
+
+Whatever goes wrong with a connection becomes `Unavailable` here and nowhere else. Values come out of
+every driver alike: ids as `str`, bytes as `bytes`, whole decimals (a SUM) as `int`.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from decimal import Decimal
+from typing import Any
+
+import peewee
+from playhouse import pool  # type: ignore[import-untyped]
+
+from airavata_scheduler.models.database_faults import ConnectionLost, DatabaseAway, translated
+from airavata_scheduler.models.database_url import DatabaseAddress
+
+CONNECT_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_S = 60
+LOCK_TIMEOUT_S = 10
+SQLITE_BUSY_TIMEOUT_S = 30
+SQLITE_CACHE_KIB = 16384
+POOL_WAIT_S = 10
+# After a connect that took this long in vain, others fail at once for as long, one tries again.
+SLOW_CONNECT_S = 1.0
+
+_PG_UUID, _PG_UUID_ARRAY, _PG_BYTEA, _PG_NUMERIC = 2950, 2951, 17, 1700
+_MYSQL_MODE = ",".join(
+    (
+        "ANSI_QUOTES",  # "signal" is a column, as in the other dialects
+        "PIPES_AS_CONCAT",
+        "ONLY_FULL_GROUP_BY",
+        "STRICT_ALL_TABLES",
+        "NO_ZERO_IN_DATE",
+        "NO_ZERO_DATE",
+        "ERROR_FOR_DIVISION_BY_ZERO",
+        "NO_ENGINE_SUBSTITUTION",
+    )
+)
+
+
+def _number(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+class _Guarded:
+    """A mixin in front of peewee's pooled databases: every driver error passes through here."""
+
+    _away_until_s = 0.0  # on the monotonic clock
+    _abandoned: list[object]
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            unavailable = translated(error)
+            if unavailable is None:
+                raise
+            if isinstance(unavailable, ConnectionLost) and not self.in_transaction():  # type: ignore[attr-defined]
+                self.discard_connection()
+            raise unavailable from error
+
+    def discard_connection(self) -> None:
+        """Close this thread's connection instead of giving it back to the pool."""
+        with suppress(Exception):  # a dead connection may refuse everything, and is gone anyway
+            self.manual_close()  # type: ignore[attr-defined]
+
+    def abandon(self) -> None:
+        """Forget every connection without closing it: after a fork they are the parent's.
+
+        Closing would send the server a goodbye on the parent's socket, or drop its SQLite locks.
+        """
+        kept = [self._connections, self._in_use, self._state.conn]  # type: ignore[attr-defined]
+        self._abandoned = [*getattr(self, "_abandoned", []), kept]
+        self.dispose()  # type: ignore[attr-defined]
+
+    def _connect(self) -> Any:
+        if time.monotonic() < self._away_until_s:
+            raise DatabaseAway(retry_after_s=SLOW_CONNECT_S)
+        started_s = time.monotonic()
+        try:
+            return super()._connect()  # type: ignore[misc]
+        except peewee.PeeweeException:
+            raise
+        except Exception as error:
+            if isinstance(error, pool.MaxConnectionsExceeded):
+                raise
+            ended_s = time.monotonic()
+            if ended_s - started_s >= SLOW_CONNECT_S:
+                # Connecting is serialised: a black hole must not cost each waiting thread a time-out.
+                self._away_until_s = ended_s + SLOW_CONNECT_S
+            raise DatabaseAway(retry_after_s=5.0) from error
+
+    def connect(self, reuse_if_open: bool = False) -> bool:
+        with self._translating():
+            return bool(super().connect(reuse_if_open))  # type: ignore[misc]
+
+    def _execute_cursor(self, sql: str, params: Any, **options: Any) -> Any:
+        with self._translating():
+            return super()._execute_cursor(sql, params, **options)  # type: ignore[misc]
+
+    def begin(self, *args: Any) -> None:
+        with self._translating():
+            super().begin(*args)  # type: ignore[misc]
+
+    def commit(self) -> None:
+        with self._translating():
+            super().commit()  # type: ignore[misc]
+
+    def rollback(self) -> None:
+        # A lost connection has rolled back already; the first error is the one to tell.
+        with suppress(ConnectionLost), self._translating():
+            if not self.is_closed():  # type: ignore[attr-defined]
+                super().rollback()  # type: ignore[misc]
+
+
+def _hung_up(descriptor: int) -> bool:
+    """Whether the server spoke or closed while the connection idled: either way it is no use.
+
+    One poll of the socket, in place of a round trip for each check-out.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
+
+
+class PostgreSQL(_Guarded, pool.PooledPostgresqlDatabase):  # type: ignore[misc]
+    """PostgreSQL 14 or later by psycopg2."""
+
+    def _add_casters(self, connection: Any) -> None:
+        from psycopg2 import BINARY  # noqa: PLC0415  loaded for its own dialect only
+        from psycopg2.extensions import new_array_type, new_type, register_type  # noqa: PLC0415
+
+        uuid_text = new_type((_PG_UUID,), "UUID_TEXT", lambda value, _cursor: value)
+        casters = (
+            uuid_text,
+            new_array_type((_PG_UUID_ARRAY,), "UUID_TEXT_ARRAY", uuid_text),
+            new_type(
+                (_PG_BYTEA,),
+                "BYTES",
+                lambda value, cursor: None if value is None else bytes(BINARY(value, cursor)),
+            ),
+            new_type(
+                (_PG_NUMERIC,),
+                "NUMBER",
+                lambda value, _cursor: None if value is None else _number(Decimal(value)),
+            ),
+        )
+        for caster in casters:
+            register_type(caster, connection)
+
+    def _is_closed(self, conn: Any) -> bool:
+        return bool(conn.closed) or _hung_up(conn.fileno())
+
+    def _initialize_connection(self, conn: Any) -> None:
+        super()._initialize_connection(conn)
+        self._add_casters(conn)
+
+
+class MySQL(_Guarded, pool.PooledMySQLDatabase):  # type: ignore[misc]
+    """MySQL 8.0.17 or later, or MariaDB 10.6 or later, by PyMySQL."""
+
+    is_mariadb: bool | None = None  # known after the first connection
+
+    def _connect(self) -> Any:
+        return super()._connect()
+
+    def _initialize_connection(self, conn: Any) -> None:
+        super()._initialize_connection(conn)
+        if getattr(conn, "airavata_ready", False):
+            return
+        self.is_mariadb = "mariadb" in str(conn.server_version).lower()
+        collation = "utf8mb4_nopad_bin" if self.is_mariadb else "utf8mb4_0900_bin"
+        with conn.cursor() as cursor:
+            # The same collation as the columns': a comparison with a parameter then keeps its index.
+            cursor.execute(f"SET NAMES utf8mb4 COLLATE {collation}")
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            cursor.execute(
+                f"SET SESSION sql_mode = '{_MYSQL_MODE}', time_zone = '+00:00', "
+                f"innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}"
+            )
+        conn.airavata_ready = True
+
+    def _is_closed(self, conn: Any) -> bool:
+        return not conn.open or _hung_up(conn._sock.fileno())
+
+    def _can_reuse(self, conn: Any) -> bool:
+        from pymysql.constants.SERVER_STATUS import SERVER_STATUS_IN_TRANS  # noqa: PLC0415
+
+        if not conn.open:
+            return False
+        if conn.server_status & SERVER_STATUS_IN_TRANS:
+            return bool(super()._can_reuse(conn))
+        return True
+
+
+class SQLite(_Guarded, pool.PooledSqliteDatabase):  # type: ignore[misc]
+    """SQLite 3.35 or later in one file, in WAL mode."""
+
+
+def open_pool(address: DatabaseAddress, *, max_connections: int) -> PostgreSQL | MySQL | SQLite:
+    """A pool for `address`; nothing is connected yet."""
+    shared: dict[str, Any] = {"max_connections": max_connections, "timeout": POOL_WAIT_S}
+    if address.dialect == "postgresql":
+        return _postgresql(address, shared)
+    if address.dialect == "mysql":
+        return _mysql(address, shared)
+    database = SQLite(
+        address.name,
+        max_connections=max_connections,
+        pragmas={
+            "journal_mode": "wal",
+            "synchronous": "full",  # what was acknowledged survives a power loss
+            "foreign_keys": 1,
+            "busy_timeout": SQLITE_BUSY_TIMEOUT_S * 1000,
+            "cache_size": -SQLITE_CACHE_KIB,
+        },
+        check_same_thread=False,  # the pool hands a connection from thread to thread
+    )
+    database._wait_timeout = POOL_WAIT_S  # "timeout" is SQLite's own word for its busy time-out
+    return database
+
+
+def _postgresql(address: DatabaseAddress, shared: dict[str, Any]) -> PostgreSQL:
+    parameters = dict(address.parameters)
+    settings = (
+        f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout={LOCK_TIMEOUT_S}s "
+        f"-c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_S}s -c TimeZone=UTC "
+        "-c default_transaction_isolation=read\\ committed "
+    )
+    parameters["options"] = settings + str(parameters.get("options", ""))
+    defaults = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "application_name": "airavata-scheduler",
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    return PostgreSQL(address.name, **shared, **(defaults | parameters))
+
+
+def _mysql(address: DatabaseAddress, shared: dict[str, Any]) -> MySQL:
+    from pymysql.constants import CLIENT, FIELD_TYPE  # noqa: PLC0415
+    from pymysql.converters import conversions  # noqa: PLC0415
+
+    def number(text: str) -> int | float:
+        return _number(Decimal(text))
+
+    return MySQL(
+        address.name,
+        **shared,
+        **address.parameters,
+        charset="utf8mb4",
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=STATEMENT_TIMEOUT_S + LOCK_TIMEOUT_S,
+        write_timeout=STATEMENT_TIMEOUT_S,
+        # An UPDATE tells how many rows it matched, as in the other dialects, not how many changed.
+        client_flag=CLIENT.FOUND_ROWS,
+        conv={**conversions, FIELD_TYPE.DECIMAL: number, FIELD_TYPE.NEWDECIMAL: number},
+    )

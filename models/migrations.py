@@ -1,0 +1,155 @@
+"""The way from any older schema, or from nothing, to the one that this code speaks.
+
+Each migration is a number, a name and a function; the table `schema_version` records those that were
+applied. Number 1 is the whole schema of the first release, as `schema.py` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from airavata_scheduler.models import schema
+from airavata_scheduler.models.database import (
+    change,
+    connected,
+    database,
+    dialect,
+    execute,
+    now_sql,
+    transaction,
+)
+from airavata_scheduler.models.errors import ConfigurationError, Unavailable
+
+LOCK_NAME = "airavata_scheduler_upgrade"
+PG_LOCK_KEY = 7233391540127481  # any number that nobody else takes for an advisory lock
+LOCK_WAIT_S = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migration:
+    """One step of the schema. `apply` runs in a transaction where the database has those for DDL."""
+
+    version: int
+    name: str
+    apply: Callable[[], None]
+
+
+def _create_all() -> None:
+    for statement in schema.statements(dialect()):
+        # The statement that records the version is left to `upgrade`, which knows the time.
+        if not statement.startswith("INSERT INTO schema_version"):
+            execute(statement)
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(version=1, name="initial", apply=_create_all),)
+
+
+def version() -> int:
+    """The schema's version in the database; 0 for an empty one."""
+    if "schema_version" not in database.get_tables():
+        return 0
+    rows = execute("SELECT MAX(version) FROM schema_version")
+    return int(rows[0][0] or 0)
+
+
+def check() -> None:
+    """See that the database has exactly the schema of this code.
+
+    Raises ConfigurationError with one sentence that says what to do.
+    """
+    with connected():
+        found = version()
+    if found == 0:
+        raise ConfigurationError(
+            "The database is empty: run `airavata-scheduler db upgrade`, or load db/schema.sql "
+            "(MySQL: db/schema.mysql.sql).",
+            field="DATABASE_URL",
+        )
+    if found < schema.VERSION:
+        raise ConfigurationError(
+            f"The database has schema version {found} and this program needs {schema.VERSION}: "
+            "make a backup, then run `airavata-scheduler db upgrade`.",
+            field="DATABASE_URL",
+        )
+    _refuse_newer(found)
+
+
+def _refuse_newer(found: int) -> None:
+    if found > schema.VERSION:
+        raise ConfigurationError(
+            f"The database has schema version {found}, made by a newer program; this one knows "
+            f"{schema.VERSION}. Install the newer version, or restore the backup made before the "
+            "upgrade.",
+            field="DATABASE_URL",
+        )
+
+
+def upgrade() -> list[str]:
+    """Apply every migration that is missing; their names, in order (empty: nothing to do).
+
+    Several processes may call this at once: one works, the others wait and find it done. Raises
+    ConfigurationError if the database is newer than the code, Unavailable if another process holds
+    the lock for longer than two minutes.
+    """
+    with connected(), _alone():
+        found = version()
+        _refuse_newer(found)
+        missing = [migration for migration in MIGRATIONS if migration.version > found]
+        for migration in missing:
+            _apply(migration)
+    return [migration.name for migration in missing]
+
+
+def _apply(migration: Migration) -> None:
+    # MySQL commits before each DDL statement, so there a migration that was cut off stays half done;
+    # its functions must be repeatable, and number 1 is undone by dropping the empty database.
+    with transaction():
+        migration.apply()
+        change(
+            f"INSERT INTO schema_version (version, name, applied_at) VALUES (%s, %s, {now_sql()})",
+            (migration.version, migration.name),
+        )
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the database's own lock for upgrades; DDL may take as long as it takes meanwhile."""
+    kind = dialect()
+    if kind == "sqlite":
+        with transaction():  # BEGIN IMMEDIATE: the one writer
+            yield
+    elif kind == "mysql":
+        with _mysql_lock():
+            yield
+    else:
+        with _postgresql_lock():
+            yield
+
+
+@contextmanager
+def _postgresql_lock() -> Iterator[None]:
+    execute(f"SET statement_timeout = '{LOCK_WAIT_S}s'")
+    execute("SET lock_timeout = 0")
+    execute("SELECT pg_advisory_lock(%s)", (PG_LOCK_KEY,))
+    try:
+        execute("SET statement_timeout = 0")
+        yield
+    finally:
+        execute("SELECT pg_advisory_unlock(%s)", (PG_LOCK_KEY,))
+        execute("RESET statement_timeout")
+        execute("RESET lock_timeout")
+
+
+@contextmanager
+def _mysql_lock() -> Iterator[None]:
+    if execute("SELECT GET_LOCK(%s, %s)", (LOCK_NAME, LOCK_WAIT_S // 2)) != [(1,)]:
+        raise Unavailable(
+            "Another process is upgrading the database and has not finished; wait for it.",
+            retry_after_s=30,
+        )
+    try:
+        yield
+    finally:
+        execute("SELECT RELEASE_LOCK(%s)", (LOCK_NAME,))
