@@ -1,0 +1,127 @@
+"""Starting and ending a private server for the tests: own folder, loopback, a free port.
+
+Each server is ended with the session, and also when the test run itself is killed: a child dies with
+its parent's death signal where the kernel has one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.waiting import wait_until
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+_PR_SET_PDEATHSIG = 1
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether something accepts connections on the loopback port."""
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def missing(what: str) -> NoReturn:
+    """A server that is not installed: a skip on a user's machine, a failure in CI."""
+    if os.environ.get("CI", "").lower() in ("1", "true"):
+        pytest.fail(f"CI needs {what}")
+    pytest.skip(f"{what} is not installed here")
+
+
+def program(*names: str, folders: Sequence[Path] = ()) -> str | None:
+    """The full path of the first of `names` that is on the PATH or in one of `folders`."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders), "/usr/sbin"])
+    for name in names:
+        found = shutil.which(name, path=path)
+        if found:
+            return found
+    return None
+
+
+def owned_by(folder: Path, user: str) -> None:
+    """Give `folder` to `user`, and let that user reach it."""
+    account = pwd.getpwnam(user)
+    os.chown(folder, account.pw_uid, account.pw_gid)
+    for parent in folder.parents:
+        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+
+
+def as_user(user: str) -> list[str]:
+    """The command prefix that runs a program as `user`; nothing when we are not root."""
+    if os.getuid() != 0:
+        return []
+    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig=KILL"]
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Server:
+    """One running server process."""
+
+    def __init__(self, command: Sequence[str], log: Path, *, cwd: Path | None = None) -> None:
+        self.command = list(command)
+        self.log = log
+        self._cwd = cwd
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, ready: Callable[[], bool]) -> None:
+        """Start the program and wait until `ready`; fails with the end of its log."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self.command,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                cwd=self._cwd,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        wait_until(
+            lambda: self._process is None or self._process.poll() is not None or ready(),
+            timeout_s=START_TIMEOUT_S,
+            message=f"{self.command[0]} to answer (its log: {self.log})",
+        )
+        if not self.alive:
+            tail = self.log.read_text(errors="replace")[-2000:]
+            raise AssertionError(f"{self.command[0]} ended at its start:\n{tail}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal and wait for the end; kill what does not listen."""
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None

@@ -1,0 +1,45 @@
+"""A private Redis server."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from tests.servers.programs import Server, free_port, missing, program
+
+
+class Redis:
+    """A server that keeps nothing on disk: Redis holds no truth here."""
+
+    def __init__(self, folder: Path) -> None:
+        daemon = program("redis-server", "valkey-server")
+        if daemon is None:
+            missing("Redis (redis-server)")
+        self.port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.server = Server(
+            [daemon, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+            + ["--appendonly", "no", "--dir", str(folder)],
+            folder / "log",
+        )
+
+    @property
+    def url(self) -> str:
+        """Its REDIS_URL."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.server.start(self._answers)
+
+    def stop(self) -> None:
+        """End it."""
+        self.server.stop()
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as client:
+                client.sendall(b"PING\r\n")
+                return client.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
