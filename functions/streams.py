@@ -3,6 +3,7 @@
 A waiting answer holds one of this process's threads, so at most a quarter of them may wait
 (`allow`); the rest always serve requests that do not wait. Beyond that nothing fails: a wait ends
 at once, and an event stream ends after its first look, and the client asks again by itself.
+Another quarter may send files (`sending`); one file more is answered 503 with `Retry-After`.
 
 An event stream (`serve`) is a loop of looks into the database. Between two looks it waits for a
 wake-up of its subjects; where it has said nothing for a while it sends a comment, so that a proxy
@@ -16,14 +17,14 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from flask import Response
 
 from airavata_scheduler.models import database
-from airavata_scheduler.models.errors import BadInput
+from airavata_scheduler.models.errors import BadInput, Unavailable
 from airavata_scheduler.models.setting_values import parse_duration
 from airavata_scheduler.queue.wake import Subject, Waiter
 
@@ -60,21 +61,29 @@ class Look:
 
 
 class Slots:
-    """How many threads of this process may wait at the same time."""
+    """How many threads of this process may do one kind of long work at the same time."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._free = threading.BoundedSemaphore(count)
 
+    def take(self) -> bool:
+        """Take a slot, if there is one; whether there was."""
+        return self._free.acquire(blocking=False)
+
+    def give_back(self) -> None:
+        """Give a taken slot back."""
+        self._free.release()
+
     @contextlib.contextmanager
     def taken(self) -> Iterator[bool]:
-        """Hold a slot, if there is one; whether there was."""
-        got = self._free.acquire(blocking=False)
+        """Hold a slot for the block, if there is one; whether there was."""
+        got = self.take()
         try:
             yield got
         finally:
             if got:
-                self._free.release()
+                self.give_back()
 
 
 @dataclass
@@ -82,6 +91,7 @@ class _Process:
     """What all waiting answers of this process share."""
 
     slots: Slots = field(default_factory=lambda: Slots(8))
+    senders: Slots = field(default_factory=lambda: Slots(8))
     ending: threading.Event = field(default_factory=threading.Event)
 
 
@@ -89,8 +99,9 @@ _process = _Process()
 
 
 def allow(threads: int) -> None:
-    """Let a quarter of this process's `threads` wait, and at least one."""
+    """Let a quarter of this process's `threads` wait and a quarter send files; at least one."""
     _process.slots = Slots(max(1, threads // 4))
+    _process.senders = Slots(max(1, threads // 4))
     _process.ending.clear()
 
 
@@ -138,6 +149,43 @@ def wait_seconds(text: str | None, name: str = "wait") -> float:
         return min(parse_duration(text), MAX_WAIT_S)
     except ValueError as error:
         raise BadInput(f"{name} {error}", code="invalid_duration", field=name) from None
+
+
+class sending:  # noqa: N801  used like a function: an iterator with a place to give back
+    """`chunks` as they are, sent while one of this process's places for senders is held.
+
+    The place is given back when the answer is closed, sent or not. Raises Unavailable at once when
+    all places are taken.
+    """
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._slots = _process.senders
+        self._held = self._slots.take()
+        if not self._held:
+            raise Unavailable(
+                f"This server sends {self._slots.count} files already.",
+                code="too_many_downloads",
+                hint="Try again in some seconds.",
+                retry_after_s=3,
+            )
+        self._source = chunks
+        self._chunks = iter(chunks)
+
+    def __iter__(self) -> sending:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._chunks)
+
+    def close(self) -> None:
+        """End the source and give the place back; again does nothing."""
+        if not self._held:
+            return
+        self._held = False
+        self._slots.give_back()
+        for part in (self._chunks, self._source):
+            if hasattr(part, "close"):
+                part.close()
 
 
 def serve(look: Callable[[], Look], *subjects: Subject) -> Response:
