@@ -79,8 +79,8 @@ def pack_bundle(function: Callable[..., Any], codec: str) -> Packed:
 
 
 def bundle_of(function: Callable[..., Any]) -> bytes:
-    """The zip: bundle.json, function.pickle and cloudpickle; the same input gives the same bytes."""
-    cloudpickle = importlib.import_module("cloudpickle")  # slow, and most commands need it not
+    """The zip: bundle.json, function.pickle and cloudpickle; same input, same bytes."""
+    cloudpickle = importlib.import_module("cloudpickle")  # slow, and seldom needed
 
     entries = {
         "bundle.json": json.dumps(
@@ -88,7 +88,7 @@ def bundle_of(function: Callable[..., Any]) -> bytes:
         ).encode(),
         "function.pickle": dumps_by_value(function),
     }
-    for path in sorted(Path(cloudpickle.__file__).parent.glob("*.py")):
+    for path in sorted(Path(str(cloudpickle.__file__)).parent.glob("*.py")):
         entries[f"cloudpickle/{path.name}"] = path.read_bytes()
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -154,7 +154,7 @@ class _PortablePickler(pickle.Pickler):
 _INSTALLED = tuple(
     Path(folder)
     for folder in {
-        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+        *(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")),
         *site.getsitepackages(),
         site.getusersitepackages(),
     }
@@ -173,13 +173,6 @@ def is_local_module(module: types.ModuleType) -> bool:
         return False
     path = Path(file)
     return not any(path.is_relative_to(folder) for folder in _INSTALLED)
-
-
-def envelope(content: bytes, upload: Callable[[bytes], str]) -> dict[str, Any]:
-    """Pickled arguments as `packed` of a call: inline, or uploaded (`upload` gives the SHA-256)."""
-    if len(content) > INLINE_LIMIT_BYTES:
-        return {"encoding": "blob", "sha256": upload(content), "size": len(content)}
-    return {"encoding": "pickle", "data": base64.b64encode(content).decode()}
 
 
 def unpack(result: Mapping[str, Any] | None, fetch: Callable[[str], bytes]) -> Any:

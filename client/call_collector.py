@@ -80,6 +80,7 @@ class CallCollector:
         self._unasked: deque[str] = deque()  # ids that no thread polls for at the moment
         self._to_cancel: deque[str] = deque()
         self._idle = 0
+        self._settling = 0  # futures that left `_futures`, but whose waiters are not told yet
         self._threads: list[threading.Thread] = []
 
     def add(self, calls: Mapping[str, CallFuture[Any]]) -> None:
@@ -124,7 +125,7 @@ class CallCollector:
     def join(self) -> None:
         """Wait until every call has ended."""
         with self._condition:
-            self._condition.wait_for(lambda: not self._futures)
+            self._condition.wait_for(lambda: not self._futures and not self._settling)
 
     def _collect(self) -> None:
         """A thread's loop; daemon threads end with the process."""
@@ -142,7 +143,10 @@ class CallCollector:
                 )
                 self._condition.notify_all()
             for call in ended:
-                self._settle(call)
+                try:
+                    self._settle(call)
+                except Exception as error:  # noqa: BLE001 - the loop's edge: the waiter must hear
+                    self._end(call.id, error)
             if ended and remaining > _BREATH_ABOVE_CALLS:
                 time.sleep(_BREATH_S)
 
@@ -166,7 +170,7 @@ class CallCollector:
             _log.warning("Waiting for the server: %s", error.message)
             time.sleep(_WAIT_AFTER_OUTAGE_S)
             return []
-        except ClientError as error:
+        except Exception as error:  # noqa: BLE001 - the loop's edge: the waiters must hear of it
             for call_id in call_ids:
                 self._end(call_id, error)
             return []
@@ -189,27 +193,31 @@ class CallCollector:
             except ClientError as error:
                 self._end(call.id, error)
         elif call.state == "CANCELLED":
-            future = self._futures.get(call.id)
+            with self._condition:
+                future = self._futures.get(call.id)
             if future is not None:
-                concurrent.futures.Future.cancel(future)
+                super(CallFuture, future).cancel()
             self._end(call.id, None)
         else:
             self._end(call.id, self._exception(call))
 
     def _end(self, call_id: str, error: BaseException | None, *, value: Any = None) -> None:
-        """Settle the future, once, and forget it."""
+        """Settle the future; only the first of several ends counts."""
         with self._condition:
-            future = self._futures.get(call_id)
-        if future is None:
-            return
-        if future.set_running_or_notify_cancel():
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-        with self._condition:
-            self._futures.pop(call_id, None)
-            self._condition.notify_all()
+            future = self._futures.pop(call_id, None)
+            if future is None:
+                return
+            self._settling += 1
+        try:
+            if future.set_running_or_notify_cancel():
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(value)
+        finally:
+            with self._condition:
+                self._settling -= 1
+                self._condition.notify_all()
 
     def _exception(self, call: Call) -> BaseException:
         """What the function raised, with the agent's traceback as its cause."""

@@ -12,7 +12,9 @@ results are collected by long polls (`call_collector`), never by a request per c
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
+import functools
 import json
 import re
 import threading
@@ -26,7 +28,7 @@ from airavata_scheduler.client.api import Client
 from airavata_scheduler.client.api_functions import BATCH_LIMIT
 from airavata_scheduler.client.call_collector import CallCollector, CallFuture
 from airavata_scheduler.client.collection import without_none
-from airavata_scheduler.client.errors import BadInputError, ClientError
+from airavata_scheduler.client.errors import BadInputError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -98,7 +100,7 @@ class Executor(concurrent.futures.Executor):
     def submit(
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[T]:
-        """Run `fn(*args, **kwargs)` on an agent; returns at once, after the first time per function.
+        """Run `fn(*args, **kwargs)` on an agent. The first call of a function also sends it.
 
         Raises `BadInputError` when the function or an argument cannot be sent, and `RuntimeError`
         after `shutdown`.
@@ -140,41 +142,48 @@ class Executor(concurrent.futures.Executor):
     def _packed(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[str, dict[str, Any], int]:
-        """(name@version, the call's body, its size in bytes)."""
-        if self._codec == "json":
-            arguments = bundles.named_arguments(function, args, kwargs)
-            body = {"arguments": arguments, **self._options}
-            return self._reference(function, in_bundle=None), body, len(json.dumps(arguments))
+        """(name@version, the call's body, the size of its arguments in bytes)."""
+        while isinstance(function, functools.partial):
+            args, kwargs = (*function.args, *args), {**function.keywords, **kwargs}
+            function = function.func
         try:
-            content = bundles.pack_arguments(args, kwargs, in_bundle=False)
-            reference = self._reference(function, in_bundle=None)
+            if self._codec == "json":
+                arguments = bundles.named_arguments(function, args, kwargs)
+                content = json.dumps(arguments).encode()
+            else:
+                content = bundles.pack_arguments(args, kwargs, in_bundle=False)
+            reference = self._reference(function, in_bundle=False)
         except bundles.NeedsBundleError:
             content = bundles.pack_arguments(args, kwargs, in_bundle=True)
             reference = self._reference(function, in_bundle=True)
-        packed = bundles.envelope(content, lambda data: self._client.blobs.put(self._home(), data))
-        return reference, {"packed": packed, **self._options}, len(str(packed.get("data", "")))
+        if len(content) > bundles.INLINE_LIMIT_BYTES:
+            sha256 = self._client.blobs.put(self._home(), content)
+            packed = {"encoding": "blob", "sha256": sha256, "size": len(content)}
+            return reference, {"packed": packed, **self._options}, 200
+        if self._codec == "json":
+            return reference, {"arguments": arguments, **self._options}, len(content)
+        packed = {"encoding": "pickle", "data": base64.b64encode(content).decode()}
+        return reference, {"packed": packed, **self._options}, len(content) * 4 // 3
 
-    def _reference(self, function: Callable[..., Any], *, in_bundle: bool | None) -> str:
-        """Register the form of `function` that is needed, once; `in_bundle` None: the lightest."""
+    def _reference(self, function: Callable[..., Any], *, in_bundle: bool) -> str:
+        """Register the form of `function` that is needed, once; source where that is enough."""
         with self._registering:
             known = self._functions.setdefault(id(function), _Registered(function=function))
-            wanted = bool(in_bundle)
-            if wanted not in known.references:
-                packed = None if wanted else bundles.pack_source(function, self._codec)
-                if packed is None:
-                    packed = bundles.pack_bundle(function, self._codec)
-                    if packed.blob is not None:
-                        self._client.blobs.put(self._home(), packed.blob)
-                    known.references[True] = known.references.get(True) or self._register(
-                        function, packed
-                    )
-                    known.references[wanted] = known.references[True]
+            if in_bundle not in known.references:
+                source = None if in_bundle else bundles.pack_source(function, self._codec)
+                if source is not None:
+                    known.references[False] = self._register(function, source)
                 else:
-                    known.references[False] = self._register(function, packed)
-            return known.references[wanted]
+                    if True not in known.references:
+                        bundle = bundles.pack_bundle(function, self._codec)
+                        known.references[True] = self._register(function, bundle)
+                    known.references[in_bundle] = known.references[True]
+            return known.references[in_bundle]
 
     def _register(self, function: Callable[..., Any], packed: bundles.Packed) -> str:
         name = function_name(function)
+        if packed.blob is not None:
+            self._client.blobs.put(self._home(), packed.blob)
         spec: dict[str, Any] = {"kind": "python", "python": dict(packed.python), **self._needs}
         registered = self._client.functions.register(project=self._home(), name=name, spec=spec)
         number = registered.latest_version
@@ -195,17 +204,19 @@ class Executor(concurrent.futures.Executor):
             if not live:
                 continue
             try:
-                identities = self._client.calls.create_batch(
-                    live[0].function, [entry.body for entry in live], project=self._home()
-                )
-            except ClientError as error:
+                self._send(live)
+            except Exception as error:  # noqa: BLE001 - the loop's edge: the waiters must hear of it
                 for entry in live:
                     if entry.future.set_running_or_notify_cancel():
                         entry.future.set_exception(error)
-                continue
-            self._collector.add(
-                {identity: entry.future for identity, entry in zip(identities, live, strict=True)}
-            )
+
+    def _send(self, batch: list[_Waiting]) -> None:
+        """One request for all of `batch`; their results are collected from then on."""
+        identities = self._client.calls.create_batch(
+            batch[0].function, [entry.body for entry in batch], project=self._home()
+        )
+        calls = zip(identities, batch, strict=True)
+        self._collector.add({identity: entry.future for identity, entry in calls})
 
     def _next_batch(self) -> list[_Waiting]:
         """The calls of the next request: of one function, within the limits; the lock is held."""
@@ -223,8 +234,5 @@ class Executor(concurrent.futures.Executor):
 def function_name(function: Callable[..., Any]) -> str:
     """The name under which a callable is registered, such as `estimate-pi`'s own `__name__`."""
     name = getattr(function, "__name__", None) or type(function).__name__
-    if name == "partial" or name == "<lambda>":
-        inner = getattr(function, "func", None)
-        name = getattr(inner, "__name__", name.strip("<>"))
     cleaned = re.sub(r"[^A-Za-z0-9_.-]", "-", str(name)).strip("-._")
     return cleaned[:100] or "function"

@@ -23,6 +23,8 @@ class NotSourceError(Exception):
 
 def source_of(function: Callable[..., Any]) -> str | None:
     """A module's text that defines `function` under its own name, None where text is not enough."""
+    if _importable(function):
+        return f"{_line(function.__name__, function)}\n"
     if not isinstance(function, types.FunctionType):
         return None
     lines: dict[str, str] = {}

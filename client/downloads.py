@@ -1,0 +1,382 @@
+"""Output files to this machine, each checked against its SHA-256 on arrival.
+
+One tar.gz brings what is missing; single requests bring what it did not (a stream that broke, or a
+few files only). A file appears under its name only when it is whole: what arrives is written beside
+it first. What is there already, with the right bytes, is not fetched again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import httpx
+
+from airavata_scheduler.client.api_work import Artifacts, Experiments
+from airavata_scheduler.client.errors import (
+    BadInputError,
+    ClientError,
+    IntegrityError,
+    UnreachableError,
+)
+from airavata_scheduler.client.records import Artifact
+
+_CHUNK_BYTES = 1 << 20
+# Below this many missing files single requests are cheaper than an archive of everything.
+_SINGLY_BELOW_FILES = 8
+_TRIES_PER_FILE = 3
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which files: of one task of the file (`node`), of one instance of it, of paths like a glob."""
+
+    node: str | None = None
+    index: int | None = None
+    glob: str | None = None
+
+    def matches(self, artifact: Artifact) -> bool:
+        """Whether the artifact is wanted."""
+        if self.node is not None and artifact.node != self.node:
+            return False
+        if self.index is not None and artifact.index != self.index:
+            return False
+        if self.glob is None:
+            return True
+        name = PurePosixPath(artifact.path).name
+        return fnmatch.fnmatchcase(artifact.path, self.glob) or fnmatch.fnmatchcase(name, self.glob)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downloaded:
+    """What a download did: numbers of files, and bytes that came over the wire's end."""
+
+    files: int
+    fetched: int
+    bytes_fetched: int
+    path: Path
+
+
+def entry_name(artifact: Artifact) -> str:
+    """The file's place below the output folder: <task>/<instance>/<declared path>.
+
+    Raises `IntegrityError` for a path that would leave it.
+    """
+    parts = PurePosixPath(artifact.path).parts
+    unsafe = (
+        not parts
+        or artifact.path.startswith("/")
+        or ".." in parts
+        or "\0" in artifact.path
+        or "/" in (artifact.node or "")
+        or artifact.node in (None, "", ".", "..")
+    )
+    if unsafe:
+        raise IntegrityError(
+            f"The server names an output “{artifact.path}” of “{artifact.node}”.",
+            reason="Such a path would be written outside the output folder; nothing was.",
+        )
+    return f"{artifact.node}/{artifact.index or 0}/{PurePosixPath(*parts)}"
+
+
+def wanted_artifacts(
+    experiments: Experiments, experiment: str, selection: Selection
+) -> dict[str, Artifact]:
+    """The selected output files by their place below the output folder."""
+    found = experiments.artifacts(
+        experiment, node=selection.node, index=selection.index, path=selection.glob
+    )
+    return {entry_name(artifact): artifact for artifact in found if selection.matches(artifact)}
+
+
+class Download:
+    """One download of an experiment's files; `advance(bytes)` hears of the progress."""
+
+    def __init__(
+        self,
+        experiments: Experiments,
+        artifacts: Artifacts,
+        experiment: str,
+        selection: Selection,
+        *,
+        advance: Advance = lambda _: None,
+    ) -> None:
+        self._experiments = experiments
+        self._artifacts = artifacts
+        self._experiment = experiment
+        self._selection = selection
+        self._advance = advance
+        self._bytes = 0
+        self.wanted = wanted_artifacts(experiments, experiment, selection)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all wanted files."""
+        return sum(artifact.size for artifact in self.wanted.values())
+
+    def extract_to(self, folder: Path) -> Downloaded:
+        """Bring every wanted file to `folder`/<task>/<instance>/<declared path>."""
+        folder.mkdir(parents=True, exist_ok=True)
+        missing = {}
+        for name, artifact in self.wanted.items():
+            if is_there(folder / name, artifact):
+                self._advance(artifact.size)
+            else:
+                missing[name] = artifact
+        count = len(missing)
+        if count >= _SINGLY_BELOW_FILES and self._selection.index is None:
+            for name in self._from_archive(folder, missing):
+                missing.pop(name)
+        for name, artifact in missing.items():
+            self._one(folder, name, artifact)
+        return Downloaded(
+            files=len(self.wanted), fetched=count, bytes_fetched=self._bytes, path=folder
+        )
+
+    def archive_to(self, path: Path) -> Downloaded:
+        """Bring every wanted file into one tar.gz at `path`; files that it has already stay."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = set(checked_members(path, self.wanted)) if path.is_file() else set()
+        if kept == set(self.wanted) and path.is_file():
+            self._advance(self.size)
+            return Downloaded(files=len(kept), fetched=0, bytes_fetched=0, path=path)
+        with tempfile.TemporaryDirectory(prefix=".airavata-", dir=path.parent) as name:
+            folder = Path(name)
+            if kept:
+                unpack_members(path, {entry: self.wanted[entry] for entry in kept}, folder)
+            fetched = self.extract_to(folder).fetched
+            packed = folder / ".tar.gz"
+            pack(folder, sorted(self.wanted), packed)
+            packed.replace(path)
+        return Downloaded(
+            files=len(self.wanted), fetched=fetched, bytes_fetched=self._bytes, path=path
+        )
+
+    def _from_archive(self, folder: Path, missing: dict[str, Artifact]) -> list[str]:
+        """Extract what is missing from the server's tar.gz as it streams; the names that came."""
+        came: list[str] = []
+        query = {"node": self._selection.node, "path": self._selection.glob}
+        # A broken stream is no loss: what is still missing is fetched file by file.
+        with (
+            contextlib.suppress(tarfile.TarError, EOFError, zlib.error, UnreachableError, OSError),
+            self._experiments.archive(self._experiment, **query) as response,
+            tarfile.open(fileobj=_Reader(response), mode="r|gz") as archive,
+        ):
+            for member in archive:
+                artifact = missing.get(member.name)
+                if artifact is None:
+                    continue
+                _write_member(archive, member, artifact, folder, self._count)
+                came.append(member.name)
+        return came
+
+    def _one(self, folder: Path, name: str, artifact: Artifact) -> None:
+        """Fetch one file; a connection that breaks goes on where it broke."""
+        with arriving(folder, name, artifact) as arrival:
+            for attempt in range(1, _TRIES_PER_FILE + 1):
+                try:
+                    self._receive(artifact, arrival)
+                    return
+                except UnreachableError:
+                    if attempt == _TRIES_PER_FILE:
+                        raise
+
+    def _receive(self, artifact: Artifact, arrival: Arrival) -> None:
+        with self._artifacts.content(artifact.id, offset=arrival.size) as response:
+            if arrival.size and response.status_code != 206:
+                arrival.restart()
+            try:
+                for chunk in response.iter_bytes(_CHUNK_BYTES):
+                    arrival.write(chunk)
+                    self._count(len(chunk))
+            except httpx.TransportError as error:
+                raise UnreachableError(reason=str(error)) from error
+
+    def _count(self, count: int) -> None:
+        self._bytes += count
+        self._advance(count)
+
+
+class _Reader(io.RawIOBase):
+    """A response's body as a file, for `tarfile`."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._chunks = response.iter_raw(_CHUNK_BYTES)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def read(self, count: int = -1) -> bytes:
+        """At most `count` bytes, b"" at the end."""
+        try:
+            while not self._rest:
+                self._rest = next(self._chunks)
+        except StopIteration:
+            return b""
+        except httpx.TransportError as error:
+            raise UnreachableError(reason=str(error)) from error
+        taken = self._rest if count < 0 else self._rest[:count]
+        self._rest = self._rest[len(taken) :]
+        return taken
+
+
+class Arrival:
+    """A file on its way: written beside its place, hashed as it comes."""
+
+    def __init__(self, stream: IO[bytes], artifact: Artifact) -> None:
+        self._stream = stream
+        self._artifact = artifact
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def write(self, chunk: bytes) -> None:
+        """The next bytes. Raises `IntegrityError` when there are more than there should be."""
+        self.size += len(chunk)
+        if self.size > self._artifact.size:
+            raise _damaged(self._artifact, f"more than its {self._artifact.size} bytes came")
+        self._digest.update(chunk)
+        self._stream.write(chunk)
+
+    def restart(self) -> None:
+        """Drop what came: the server begins anew."""
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    def check(self) -> None:
+        """Raises `IntegrityError` unless size and SHA-256 are those of the artifact."""
+        if self.size != self._artifact.size:
+            raise _damaged(self._artifact, f"{self.size} of {self._artifact.size} bytes came")
+        if self._digest.hexdigest() != self._artifact.sha256:
+            raise _damaged(self._artifact, "its SHA-256 differs from the one that was recorded")
+
+
+@contextlib.contextmanager
+def arriving(folder: Path, name: str, artifact: Artifact) -> Iterator[Arrival]:
+    """Write `name` below `folder`; it gets its name when it is whole and checked, else nothing."""
+    target = folder / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.resolve().is_relative_to(folder.resolve()):
+            raise BadInputError(
+                f"{target.parent} is a link that leaves {folder}.",
+                hint="Remove the link, or name another output folder.",
+            )
+        descriptor, temporary = tempfile.mkstemp(prefix=".arriving-", dir=target.parent)
+    except OSError as error:
+        raise _not_written(target, error) from error
+    try:
+        with os.fdopen(descriptor, "w+b") as stream:
+            arrival = Arrival(stream, artifact)
+            yield arrival
+            arrival.check()
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(target)
+    except OSError as error:
+        raise _not_written(target, error) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def is_there(path: Path, artifact: Artifact) -> bool:
+    """Whether `path` is a regular file with the artifact's bytes."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != artifact.size:
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == artifact.sha256
+
+
+def checked_members(path: Path, wanted: dict[str, Artifact]) -> Iterator[str]:
+    """The wanted files that the archive at `path` holds whole, up to where it is damaged."""
+    with (
+        contextlib.suppress(tarfile.TarError, EOFError, zlib.error, OSError),
+        tarfile.open(path, mode="r|gz") as archive,
+    ):
+        for member in archive:
+            artifact = wanted.get(member.name)
+            stream = archive.extractfile(member) if artifact and member.isreg() else None
+            if artifact is None or stream is None or member.size != artifact.size:
+                continue
+            digest = hashlib.sha256()
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+            if digest.hexdigest() == artifact.sha256:
+                yield member.name
+
+
+def unpack_members(path: Path, wanted: dict[str, Artifact], folder: Path) -> None:
+    """Unpack the wanted files of the archive at `path`, each checked, links refused."""
+    with tarfile.open(path, mode="r|gz") as archive:
+        for member in archive:
+            artifact = wanted.get(member.name)
+            if artifact is not None:
+                _write_member(archive, member, artifact, folder, lambda _: None)
+
+
+def _write_member(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    artifact: Artifact,
+    folder: Path,
+    count: Advance,
+) -> None:
+    """Write one member under the name that we computed ourselves, never the archive's."""
+    if not member.isreg():
+        raise IntegrityError(
+            f"The archive holds “{member.name}” as a link or device.",
+            reason="Only regular files are unpacked; this one was not.",
+        )
+    stream = archive.extractfile(member)
+    with arriving(folder, entry_name(artifact), artifact) as arrival:
+        while stream is not None and (chunk := stream.read(_CHUNK_BYTES)):
+            arrival.write(chunk)
+            count(len(chunk))
+
+
+def pack(folder: Path, names: Sequence[str], target: Path) -> None:
+    """A tar.gz of the files `names` of `folder`, owned by nobody in particular."""
+    with tarfile.open(target, "w:gz", compresslevel=1) as archive:
+        for name in names:
+            archive.add(folder / name, arcname=name, recursive=False, filter=_plain)
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member
+
+
+def _damaged(artifact: Artifact, reason: str) -> ClientError:
+    return IntegrityError(
+        f"{artifact.node}[{artifact.index}] {artifact.path} did not arrive whole: {reason}.",
+        hint="Run the same command again; it fetches only what is missing.",
+    )
+
+
+def _not_written(target: Path, error: OSError) -> ClientError:
+    return BadInputError(
+        f"{target} cannot be written.",
+        reason=f"{error.strerror or error}.",
+        hint="Name another folder: --output DIR. What is there is not fetched again.",
+    )

@@ -1,0 +1,297 @@
+"""Watching an experiment: a live view on a terminal, plain lines elsewhere.
+
+A thread reads the server's events and reconnects when the stream breaks; the loop draws what came,
+and asks the server for the reason when nothing moves. ^C ends the watching, never the work.
+"""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airavata_scheduler.client.errors import ClientError, NotAllowedError, NotFoundError
+from airavata_scheduler.client.output import Output, display_width, one_line, span
+from airavata_scheduler.client.records import TERMINAL_STATES, Progress
+
+if TYPE_CHECKING:
+    from airavata_scheduler.client.api_work import Experiments
+
+# Still for this long with nothing running, and the user wants to know why.
+STILL_AFTER_S = 5.0
+_TICK_S = 0.5
+_LINE_EVERY_S = 5.0
+_RECONNECT_S = 2.0
+_LONGEST_RECONNECT_S = 15.0
+# A stream that a proxy holds back shows nothing; this often the plain request is asked as well.
+_ASK_EVERY_S = 10.0
+Show = Callable[[Progress, str | None], None]
+
+
+def follow(
+    experiments: Experiments,
+    name: str,
+    *,
+    timeout_s: float | None = None,
+    show: Show | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> bool:
+    """Watch until the experiment ends (True) or `timeout_s` seconds are over (False).
+
+    `show(progress, why)` is called on every tick; `why` says why nothing moves, None while it does.
+    Raises the `ClientError` of the first request, and `NotFoundError` when it is deleted meanwhile.
+    """
+    experiment_id = experiments.get(name).id
+    reader = _EventReader(experiments, experiment_id)
+    still = _Stillness(experiments, experiment_id, clock)
+    progress = experiments.progress(experiment_id)
+    asked_at = started_at = clock()
+    reader.start()
+    try:
+        while True:
+            still.saw(progress)
+            if show is not None:
+                show(progress, still.why)
+            if progress.state in TERMINAL_STATES:
+                return True
+            if timeout_s is not None and clock() - started_at >= timeout_s:
+                return False
+            newer = reader.next(_TICK_S)
+            if newer is None and (reader.has_ended or clock() - asked_at > _ASK_EVERY_S):
+                newer = _asked(experiments, experiment_id)
+                asked_at = clock()
+                if newer is None or newer.state not in TERMINAL_STATES:
+                    reader.restart_if_ended()
+            progress = newer or progress
+    finally:
+        reader.stop()
+
+
+def _asked(experiments: Experiments, experiment_id: str) -> Progress | None:
+    """The progress by a plain request; None while the server is away."""
+    try:
+        return experiments.progress(experiment_id)
+    except (NotFoundError, NotAllowedError):
+        raise
+    except ClientError:
+        return None
+
+
+class _EventReader:
+    """Reads the event stream in a thread of its own."""
+
+    def __init__(self, experiments: Experiments, experiment_id: str) -> None:
+        self._experiments = experiments
+        self._id = experiment_id
+        self._progress: queue.Queue[Progress] = queue.Queue()
+        self._stopped = threading.Event()
+        self._last_event_id: str | None = None
+        self.has_ended = False
+
+    def start(self) -> None:
+        """Begin to read."""
+        self.has_ended = False
+        threading.Thread(target=self._read, name="airavata-events", daemon=True).start()
+
+    def restart_if_ended(self) -> None:
+        """Read on after an `end` that another user's retry took back."""
+        if self.has_ended:
+            self.start()
+
+    def stop(self) -> None:
+        """Read no more. The thread ends with its next event, or with the process."""
+        self._stopped.set()
+
+    def next(self, timeout_s: float) -> Progress | None:
+        """The newest progress that came within `timeout_s`, None without any."""
+        try:
+            newest = self._progress.get(timeout=timeout_s)
+            while not self._progress.empty():
+                newest = self._progress.get_nowait()
+        except queue.Empty:
+            return None
+        return newest
+
+    def _read(self) -> None:
+        """Until the end of the experiment: connect, read, wait a little longer each time."""
+        wait_s = _RECONNECT_S
+        while not self._stopped.is_set():
+            try:
+                with self._experiments.events(self._id, self._last_event_id) as events:
+                    for event in events:
+                        wait_s = _RECONNECT_S
+                        self._last_event_id = event.id or self._last_event_id
+                        if self._stopped.is_set() or self._took(event.kind, event.json()):
+                            self.has_ended = True
+                            return
+            except ClientError as error:
+                if isinstance(error, NotFoundError | NotAllowedError):
+                    self.has_ended = True
+                    return
+            self._stopped.wait(wait_s)
+            wait_s = min(_LONGEST_RECONNECT_S, wait_s * 2)
+
+    def _took(self, kind: str, data: Any) -> bool:
+        """Keep a `progress`; True for the last event of the experiment."""
+        if isinstance(data, dict) and "counts" in data and "state" in data:
+            self._progress.put(Progress.from_json(data))
+        return kind == "end"
+
+
+class _Stillness:
+    """Notices that nothing moves, and asks why."""
+
+    def __init__(
+        self, experiments: Experiments, experiment_id: str, clock: Callable[[], float]
+    ) -> None:
+        self._experiments = experiments
+        self._id = experiment_id
+        self._clock = clock
+        self._counts: Any = None
+        self._since = clock()
+        self.why: str | None = None
+
+    def saw(self, progress: Progress) -> None:
+        """Compare with what was seen before."""
+        now = self._clock()
+        is_running = any(progress.counts.get(name) for name in ("running", "finalizing"))
+        if dict(progress.counts) != self._counts or is_running:
+            self._counts = dict(progress.counts)
+            self._since = now
+            self.why = None
+        elif now - self._since >= STILL_AFTER_S and progress.state not in TERMINAL_STATES:
+            self._since = now
+            self.why = self._reason(progress)
+
+    def _reason(self, progress: Progress) -> str:
+        if progress.state == "PAUSED":
+            return "It is paused; go on with: airavata experiment resume"
+        try:
+            return reason_of(self._experiments.explain(self._id))
+        except ClientError as error:
+            return str(error)
+
+
+def reason_of(explanation: Any) -> str:
+    """The sentence of an explanation that says why an experiment or a task is where it is."""
+    if isinstance(explanation, dict):
+        for key in ("why", "reason", "summary", "detail"):
+            if isinstance(explanation.get(key), str) and explanation[key]:
+                return str(explanation[key])
+        reasons = explanation.get("reasons")
+        if isinstance(reasons, list) and reasons:
+            return "; ".join(
+                str(entry.get("detail") or entry.get("text") or entry)
+                if isinstance(entry, dict)
+                else str(entry)
+                for entry in reasons[:3]
+            )
+    return "The server gives no reason."
+
+
+@dataclass(kw_only=True)
+class LineView:
+    """For logs and pipes: a line when something changed, at most one every five seconds."""
+
+    output: Output
+    name: str
+    clock: Callable[[], float] = time.monotonic
+    _shown: str = ""
+    _why: str | None = None
+    _at: float = field(default=float("-inf"))
+
+    def __call__(self, progress: Progress, why: str | None) -> None:
+        """Show, where there is something new to say."""
+        line = headline(self.name, progress)
+        is_new_state = progress.state not in self._shown
+        if line != self._shown and (is_new_state or self.clock() - self._at >= _LINE_EVERY_S):
+            self._shown, self._at = line, self.clock()
+            self.output.note(line)
+        if why and why != self._why:
+            self.output.note(f"  {why}")
+        self._why = why
+
+    def close(self) -> None:
+        """Nothing to put back."""
+
+
+@dataclass(kw_only=True)
+class LiveView:
+    """For a terminal: a block of lines that is drawn again in place."""
+
+    output: Output
+    name: str
+    _drawn: int = 0
+
+    def __call__(self, progress: Progress, why: str | None) -> None:
+        """Draw the block over the last one."""
+        columns = shutil.get_terminal_size().columns
+        lines = block(self.name, progress, why, columns)
+        up = f"\x1b[{self._drawn}A" if self._drawn else ""
+        erased = "".join(f"\x1b[2K{line}\n" for line in lines)
+        # Lines that were there before and are not now are cleared too.
+        self.output.err.write(f"{up}\r{erased}\x1b[J")
+        self.output.err.flush()
+        self._drawn = len(lines)
+
+    def close(self) -> None:
+        """Leave the last block standing."""
+        self._drawn = 0
+
+
+def view_for(output: Output, name: str) -> LineView | LiveView:
+    """The view that fits standard error."""
+    return (
+        LiveView(output=output, name=name)
+        if output.is_live and not output.as_json and not output.quiet
+        else LineView(output=output, name=name)
+    )
+
+
+def headline(name: str, progress: Progress) -> str:
+    """One line: name, state, how many of how many, rate and time left."""
+    counts = progress.counts
+    parts = [f"{name}: {progress.state}", f"{progress.ended} of {progress.total} ended"]
+    for key in ("running", "queued", "failed", "skipped", "cancelled"):
+        if counts.get(key):
+            parts.append(f"{counts[key]} {key}")
+    if progress.rate_per_s and progress.state not in TERMINAL_STATES:
+        parts.append(f"{progress.rate_per_s:.3g}/s")
+        if progress.eta_s is not None:
+            parts.append(f"{span(progress.eta_s)} left")
+    return ", ".join(parts)
+
+
+def block(name: str, progress: Progress, why: str | None, columns: int) -> list[str]:
+    """The live view's lines, each no wider than `columns`."""
+    lines = [_cut(headline(name, progress), columns)]
+    width = max((display_width(node.name) for node in progress.nodes), default=0)
+    for node in progress.nodes:
+        ended = sum(
+            node.counts.get(key, 0) for key in ("completed", "failed", "cancelled", "skipped")
+        )
+        share = ended / node.total if node.total else 0.0
+        tail = f"{ended}/{node.total}" + "".join(
+            f"  {node.counts[key]} {key}"
+            for key in ("running", "failed", "skipped")
+            if node.counts.get(key)
+        )
+        bar_width = max(10, min(40, columns - width - display_width(tail) - 6))
+        lines.append(_cut(f"  {node.name:<{width}} {bar(share, bar_width)} {tail}", columns))
+    if why:
+        lines.append(_cut(f"  {one_line(why)}", columns))
+    return lines
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of `width` signs, `share` (0 to 1) of it filled."""
+    filled = int(max(0.0, min(1.0, share)) * width)
+    return "█" * filled + "░" * (width - filled)
+
+
+def _cut(text: str, columns: int) -> str:
+    return text if display_width(text) < columns else text[: max(1, columns - 2)] + "…"
