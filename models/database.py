@@ -1,8 +1,8 @@
 """The database: connecting, running SQL, transactions, the one clock.
 
-Every other module of this room says `execute` and `transaction`; SQL here is written with `%s` for a
-parameter, `"quoted"` identifiers where a word is reserved, and runs on PostgreSQL, MySQL/MariaDB and
-SQLite. A literal per cent sign does not belong into SQL: pass it as a parameter.
+Every other module of this room says `execute` and `transaction`. SQL is written with `%s` for a
+parameter and `"quoted"` identifiers where a word is reserved, and runs on PostgreSQL, MySQL/MariaDB
+and SQLite. A literal per cent sign does not belong into SQL: pass it as a parameter.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from airavata_scheduler.models.database_url import Dialect, read_database_url
 from airavata_scheduler.models.drivers import MySQL, PostgreSQL, SQLite, open_pool
 
 __all__ = [
+    "NOW_SQL",
     "ConnectionLost",
     "Contended",
     "DatabaseAway",
@@ -54,9 +55,9 @@ BACKOFF_CEILING_S = 0.5
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_NOW_SQL: dict[Dialect, str] = {
-    # statement_timestamp() is stable, so that a comparison with it can use an index, and it moves on
-    # inside a long transaction, which now() does not.
+NOW_SQL: dict[Dialect, str] = {
+    # statement_timestamp() is stable, so that a comparison with it can use an index, and it moves
+    # on inside a long transaction, which now() does not.
     "postgresql": "CAST(FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000) AS BIGINT)",
     "mysql": "CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED)",
     "sqlite": "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)",
@@ -100,7 +101,7 @@ def dialect() -> Dialect:
 
 
 def is_mariadb() -> bool:
-    """Whether the bound database is MariaDB (as a server; its SQL is `mysql`'s nearly everywhere)."""
+    """Whether the bound database is MariaDB, whose SQL is `mysql`'s nearly everywhere."""
     return isinstance(database.obj, MySQL) and bool(database.obj.is_mariadb)
 
 
@@ -126,8 +127,8 @@ def checked_connection() -> None:
 def execute(sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """Run one statement; the rows it returns (none for a statement that returns nothing).
 
-    Raises Unavailable where the database is away or too busy, peewee's IntegrityError, DataError and
-    ProgrammingError otherwise.
+    Raises Unavailable where the database is away or too busy; peewee's IntegrityError, DataError
+    and ProgrammingError otherwise.
     """
     cursor = database.execute_sql(_spelt(sql), params)
     return cast("list[tuple[Any, ...]]", list(cursor.fetchall())) if cursor.description else []
@@ -160,7 +161,7 @@ def now_sql() -> str:
 
     One value for the whole statement.
     """
-    return _NOW_SQL[dialect()]
+    return NOW_SQL[dialect()]
 
 
 def now_ms() -> int:
@@ -173,8 +174,8 @@ def transaction() -> Iterator[None]:
     """All of the block is stored, or nothing.
 
     SQLite takes its write lock at once, so that a transaction which reads first cannot fail when it
-    writes. Inside another transaction it is a savepoint: an error undoes the inner block only, except
-    for Contended and ConnectionLost, after which the whole outer transaction has to be done again.
+    writes. Inside another transaction it is a savepoint: an error undoes the inner block only,
+    except for Contended and ConnectionLost, after which the outer transaction is done again.
     """
     if database.in_transaction():
         with _savepoint():

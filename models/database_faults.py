@@ -1,7 +1,7 @@
 """Which of a driver's errors mean "again", "reconnect" or "away".
 
-The three drivers say the same things in different words. Everything that is not named here (a broken
-constraint, a mistake in SQL) is left as it is.
+The three drivers say the same things in different words. Everything that is not named here (a
+broken constraint, a mistake in SQL) is left as it is.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PG_AWAY_CLASSES = ("53", "58", "28", "3D")
 _MYSQL_CONTENTION = frozenset({1205, 1213, 1020, 3572})
 # Client: gone away, lost; server: shutdown, killed, network errors, idle disconnect, read-only.
 _MYSQL_LOST = frozenset({0, 1053, 1158, 1159, 1160, 1161, 1290, 1836, 1927, 2006, 2013, 2055, 4031})
-# Refused, host unknown, too many connections, access denied, no such database, disk full, timeouts.
+# Disk or table full, too many connections, access denied, no such database, statement time-outs.
 _MYSQL_AWAY = frozenset(
     {1021, 1040, 1041, 1044, 1045, 1049, 1114, 1203, 1969, 2002, 2003, 2005, 3024}
 )
@@ -63,8 +63,8 @@ def translated(error: BaseException) -> Unavailable | None:
         )
     if not isinstance(error, peewee.PeeweeException | sqlite3.Error):
         return None
-    original = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
-    kind = _kind(original)
+    # peewee keeps the driver's own error in front of its arguments.
+    kind = _kind(getattr(error, "orig", None) or error)
     return None if kind is None else kind(retry_after_s=RETRY_AFTER_S)
 
 

@@ -35,10 +35,10 @@ _GO_DSN = re.compile(
 )
 # Parameters of Go's driver that say how Go reads values; they have no meaning here.
 _GO_ONLY = frozenset(
-    [
+    {
         "allowNativePasswords",
-        "checkConnLiveness",
         "charset",
+        "checkConnLiveness",
         "clientFoundRows",
         "collation",
         "columnsWithAlias",
@@ -51,7 +51,7 @@ _GO_ONLY = frozenset(
         "rejectReadOnly",
         "timeout",
         "writeTimeout",
-    ]
+    }
 )
 
 

@@ -1,7 +1,7 @@
 """The three drivers behind one behaviour: pooled, thread-safe, UTC, READ COMMITTED, strict.
 
-Whatever goes wrong with a connection becomes `Unavailable` here and nowhere else. Values come out of
-every driver alike: ids as `str`, bytes as `bytes`, whole decimals (a SUM) as `int`.
+Whatever goes wrong with a connection becomes `Unavailable` here and nowhere else. Values come out
+of every driver alike: ids as `str`, bytes as `bytes`, whole decimals (a SUM) as `int`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _Guarded:
                 raise
             ended_s = time.monotonic()
             if ended_s - started_s >= SLOW_CONNECT_S:
-                # Connecting is serialised: a black hole must not cost each waiting thread a time-out.
+                # Connecting is serialised: a black hole must not cost each thread a time-out.
                 self._away_until_s = ended_s + SLOW_CONNECT_S
             raise DatabaseAway(retry_after_s=5.0) from error
 
@@ -148,7 +148,7 @@ class PostgreSQL(_Guarded, pool.PooledPostgresqlDatabase):  # type: ignore[misc]
             new_type(
                 (_PG_NUMERIC,),
                 "NUMBER",
-                lambda value, _cursor: None if value is None else _number(Decimal(value)),
+                lambda value, _cursor: None if value is None else _number(Decimal(str(value))),
             ),
         )
         for caster in casters:
@@ -177,7 +177,7 @@ class MySQL(_Guarded, pool.PooledMySQLDatabase):  # type: ignore[misc]
         self.is_mariadb = "mariadb" in str(conn.server_version).lower()
         collation = "utf8mb4_nopad_bin" if self.is_mariadb else "utf8mb4_0900_bin"
         with conn.cursor() as cursor:
-            # The same collation as the columns': a comparison with a parameter then keeps its index.
+            # The collation of the columns: a comparison with a parameter then keeps its index.
             cursor.execute(f"SET NAMES utf8mb4 COLLATE {collation}")
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             cursor.execute(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 import peewee
@@ -30,6 +31,11 @@ class Index:
     mysql_columns: Sequence[str] = ()
 
 
+def references(**tables: str) -> Mapping[str, str]:
+    """Foreign keys: the name of a column, and the table whose id it holds."""
+    return MappingProxyType(tables)
+
+
 class Table(peewee.Model):
     """The base of all tables: `REFERENCES` are kept by the database, `INDEXES` beside the key.
 
@@ -38,7 +44,7 @@ class Table(peewee.Model):
     """
 
     INDEXES: ClassVar[Sequence[Index]] = ()
-    REFERENCES: ClassVar[dict[str, str]] = {}  # column → table, by its id
+    REFERENCES: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     class Meta:
         database = database

@@ -1,7 +1,7 @@
 """The way from any older schema, or from nothing, to the one that this code speaks.
 
-Each migration is a number, a name and a function; the table `schema_version` records those that were
-applied. Number 1 is the whole schema of the first release, as `schema.py` writes it.
+Each migration is a number, a name and a function; the table `schema_version` records those that
+were applied. Number 1 is the whole schema of the first release, as `schema.py` writes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOCK_WAIT_S = 120
 
 @dataclass(frozen=True, kw_only=True)
 class Migration:
-    """One step of the schema. `apply` runs in a transaction where the database has those for DDL."""
+    """One step of the schema; a transaction around `apply` where the database has that for DDL."""
 
     version: int
     name: str
@@ -37,13 +37,12 @@ class Migration:
 
 
 def _create_all() -> None:
-    for statement in schema.statements(dialect()):
-        # The statement that records the version is left to `upgrade`, which knows the time.
-        if not statement.startswith("INSERT INTO schema_version"):
-            execute(statement)
+    # Tables can be there already where a first try was cut off (MySQL, see `_apply`).
+    for statement in schema.statements(dialect(), without=database.get_tables()):
+        execute(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(version=1, name="initial", apply=_create_all),)
+MIGRATIONS: tuple[Migration, ...] = (Migration(version=1, name=schema.INITIAL, apply=_create_all),)
 
 
 def version() -> int:
@@ -103,8 +102,8 @@ def upgrade() -> list[str]:
 
 
 def _apply(migration: Migration) -> None:
-    # MySQL commits before each DDL statement, so there a migration that was cut off stays half done;
-    # its functions must be repeatable, and number 1 is undone by dropping the empty database.
+    # MySQL commits before each DDL statement, so there a migration that was cut off stays half
+    # done: its function must be repeatable.
     with transaction():
         migration.apply()
         change(

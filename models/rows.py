@@ -1,8 +1,8 @@
 """Many rows in one statement, alike on every database.
 
 PostgreSQL and SQLite join an UPDATE with a VALUES list; MySQL and MariaDB join it with SELECTs put
-together by UNION ALL. The hot paths (claim, start, report) are written with these few functions, and
-rows go in as tuples: no row object is made.
+together by UNION ALL. The hot paths (claim, start, report) are written with these few functions,
+and rows go in as tuples: no row object is made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def values_table(
 ) -> tuple[str, list[Any]]:
     """`rows` as a derived table to join with: `(SQL for FROM, its parameters)`.
 
-    `columns` are columns of `table`, whose types the values take. At most `ROWS_PER_STATEMENT` rows.
+    `columns` are columns of `table`, whose types the values take; one row at least,
+    `ROWS_PER_STATEMENT` at most.
     """
     parameters = [value for row in rows for value in row]
     names = ", ".join(f'"{column}"' for column in columns)
@@ -60,9 +61,9 @@ def update_rows(
     """Give each row its own values; how many rows were matched.
 
     Each of `rows` holds the values of `key_columns`, then of `value_columns`. `set_sql` are further
-    assignments (`"finished_at" = …`), `where_sql` a further condition; in both the table is `t`, the
-    given row `v`. No parameters in either. One statement for each `ROWS_PER_STATEMENT` rows, in the
-    order of the keys, so that two writers lock in the same order.
+    assignments (`"finished_at" = …`), `where_sql` a further condition; in both the table is `t`,
+    the given row `v`, and neither has parameters. One statement for each `ROWS_PER_STATEMENT` rows,
+    in the order of the keys, so that two writers lock in the same order.
     """
     columns = [*key_columns, *value_columns]
     matched = " AND ".join(f't."{column}" = v."{column}"' for column in key_columns)

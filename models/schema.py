@@ -6,16 +6,19 @@ models cannot differ. `python -m airavata_scheduler.models.schema` writes the fi
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import peewee
 
+from airavata_scheduler.models.database import NOW_SQL
 from airavata_scheduler.models.database_url import Dialect
 from airavata_scheduler.models.fields import Index, Table
 from airavata_scheduler.models.states import TaskState
 from airavata_scheduler.models.tables import TABLES
 
 VERSION = 1  # of the schema that this text creates; migrations.py has the steps to it
+INITIAL = "initial"  # the name under which a schema made in one go is recorded
 
 _TYPES: dict[str, tuple[str, str, str]] = {
     # field type → PostgreSQL, MySQL, SQLite
@@ -42,18 +45,26 @@ FILES: dict[Dialect, str] = {"postgresql": "schema.sql", "mysql": "schema.mysql.
 
 def ddl(dialect: Dialect) -> str:
     """The SQL that creates the whole schema in an empty database and records its version."""
-    return _heading(dialect) + "".join(f"\n{text};\n" for text in statements(dialect))
+    record = (
+        "INSERT INTO schema_version (version, name, applied_at) "
+        f"VALUES ({VERSION}, '{INITIAL}', {NOW_SQL[dialect]})"
+    )
+    texts = [*statements(dialect), record]
+    if dialect == "postgresql":
+        # All or nothing, and psql tells a failure by its exit status.
+        texts = ["\\set ON_ERROR_STOP on\nBEGIN", *texts, "COMMIT"]
+    return _heading(dialect) + "".join(f"\n{text};\n" for text in texts)
 
 
-def statements(dialect: Dialect) -> list[str]:
-    """The statements of `ddl`, one by one, without semicolons."""
+def statements(dialect: Dialect, *, without: Collection[str] = ()) -> list[str]:
+    """The statements that create the tables and indexes, except for the tables `without`."""
     found = []
     for table in TABLES:
+        if table._meta.table_name in without:
+            continue
         found.append(_create_table(table, dialect))
-        found += [_create_index(table, index, dialect) for index in table.INDEXES]
-    found.append(
-        f"INSERT INTO schema_version (version, name, applied_at) VALUES ({VERSION}, 'initial', 0)"
-    )
+        if dialect != "mysql":  # there they are part of CREATE TABLE, so that a table is one step
+            found += [f"CREATE {_index(index, dialect, table)}" for index in table.INDEXES]
     return found
 
 
@@ -70,13 +81,11 @@ def _heading(dialect: Dialect) -> str:
         "sqlite": "sqlite3 airavata.db < schema.sqlite.sql",
     }[dialect]
     lines = [
-        "-- The tables of Airavata Scheduler, made from models/ by `make schema`; not edited by hand.",
+        "-- The tables of Airavata Scheduler; made from models/ by `make schema`, not edited.",
         f"-- Load it into an empty database that the user owns:  {how}",
         "-- Times (*_at) are milliseconds since the epoch, UTC, by the database's clock.",
         "-- tasks.state: " + ", ".join(f"{state.value} {state.name}" for state in TaskState),
     ]
-    if dialect == "postgresql":
-        lines.append("\\set ON_ERROR_STOP on\nSET client_min_messages = warning;\nBEGIN;")
     return "\n".join(lines) + "\n"
 
 
@@ -88,7 +97,7 @@ def _quoted(name: str, dialect: Dialect) -> str:
 def _create_table(table: type[Table], dialect: Dialect) -> str:
     meta = table._meta
     lines = [_column(field, dialect) for field in meta.sorted_fields]
-    names = ", ".join(_quoted(field.column_name, dialect) for field in meta.get_primary_keys())
+    names = ", ".join(_quoted(field.column_name, dialect) for field in _key(table))
     lines.append(f"PRIMARY KEY ({names})")
     lines += [
         f"CONSTRAINT {_quoted(f'{meta.table_name}_{field.column_name}', dialect)} "
@@ -102,9 +111,15 @@ def _create_table(table: type[Table], dialect: Dialect) -> str:
         f"REFERENCES {_quoted(target, dialect)} ({_quoted('id', dialect)})"
         for column, target in table.REFERENCES.items()
     ]
+    if dialect == "mysql":
+        lines += [_index(index, dialect) for index in table.INDEXES]
     body = ",\n    ".join(lines)
     ending = _MYSQL_TABLE if dialect == "mysql" else ""
     return f"CREATE TABLE {_quoted(meta.table_name, dialect)} (\n    {body}\n){ending}"
+
+
+def _key(table: type[Table]) -> Sequence[peewee.Field]:
+    return table._meta.get_primary_keys()  # type: ignore[no-untyped-call,no-any-return]
 
 
 def _column(field: peewee.Field, dialect: Dialect) -> str:
@@ -128,18 +143,19 @@ def _default(field: peewee.Field, dialect: Dialect) -> str | None:
     return None
 
 
-def _create_index(table: type[Table], index: Index, dialect: Dialect) -> str:
+def _index(index: Index, dialect: Dialect, table: type[Table] | None = None) -> str:
+    """The definition of an index: `on` its table as a statement, without as part of a table."""
     columns = index.columns
     if dialect == "mysql" and index.mysql_columns:
         columns = index.mysql_columns
-    terms = ", ".join(
-        _quoted(column.removesuffix(" DESC"), dialect) + column[len(column.removesuffix(" DESC")) :]
-        for column in columns
-    )
-    unique = "UNIQUE " if index.unique else ""
+    terms = []
+    for column in columns:
+        name = column.removesuffix(" DESC")
+        terms.append(_quoted(name, dialect) + column[len(name) :])
+    on = "" if table is None else f" ON {_quoted(table._meta.table_name, dialect)}"
     where = f" WHERE {index.where}" if index.where and dialect != "mysql" else ""
-    name, on = _quoted(index.name, dialect), _quoted(table._meta.table_name, dialect)
-    return f"CREATE {unique}INDEX {name} ON {on} ({terms}){where}"
+    unique = "UNIQUE " if index.unique else ""
+    return f"{unique}INDEX {_quoted(index.name, dialect)}{on} ({', '.join(terms)}){where}"
 
 
 def write_files(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import peewee
 
-from airavata_scheduler.models.fields import IdField, Index, JSONField, Table
+from airavata_scheduler.models.fields import IdField, Index, JSONField, Table, references
 
 
 class User(Table):
@@ -35,7 +35,7 @@ class LoginLink(Table):
     used_at = peewee.BigIntegerField(null=True)
     created_at = peewee.BigIntegerField()
 
-    REFERENCES = {"user_id": "users"}
+    REFERENCES = references(user_id="users")
 
     class Meta:
         table_name = "login_links"
@@ -61,7 +61,7 @@ class Login(Table):
         Index(name="logins_previous_hash", columns=("previous_hash",)),
         Index(name="logins_user_id", columns=("user_id",)),
     )
-    REFERENCES = {"user_id": "users"}
+    REFERENCES = references(user_id="users")
 
     class Meta:
         table_name = "logins"
@@ -79,7 +79,7 @@ class Project(Table):
     created_at = peewee.BigIntegerField()
     updated_at = peewee.BigIntegerField()
 
-    REFERENCES = {"owner_id": "users"}
+    REFERENCES = references(owner_id="users")
 
     class Meta:
         table_name = "projects"
@@ -94,7 +94,7 @@ class ProjectMember(Table):
     created_at = peewee.BigIntegerField()
 
     INDEXES = (Index(name="project_members_user_id", columns=("user_id",)),)
-    REFERENCES = {"project_id": "projects", "user_id": "users"}
+    REFERENCES = references(project_id="projects", user_id="users")
 
     class Meta:
         table_name = "project_members"

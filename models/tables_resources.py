@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import peewee
 
-from airavata_scheduler.models.fields import IdField, Index, JSONField, Table
+from airavata_scheduler.models.fields import IdField, Index, JSONField, Table, references
 
 
 class ComputeResource(Table):
@@ -24,7 +24,7 @@ class ComputeResource(Table):
     created_at = peewee.BigIntegerField()
     updated_at = peewee.BigIntegerField()
 
-    REFERENCES = {"owner_id": "users", "project_id": "projects"}
+    REFERENCES = references(owner_id="users", project_id="projects")
 
     class Meta:
         table_name = "compute_resources"
@@ -46,7 +46,7 @@ class StorageResource(Table):
     created_at = peewee.BigIntegerField()
     updated_at = peewee.BigIntegerField()
 
-    REFERENCES = {"owner_id": "users", "project_id": "projects"}
+    REFERENCES = references(owner_id="users", project_id="projects")
 
     class Meta:
         table_name = "storage_resources"
@@ -75,7 +75,7 @@ class Agent(Table):
     seen_at = peewee.BigIntegerField(null=True)
 
     INDEXES = (Index(name="agents_compute_id_name", columns=("compute_id", "name"), unique=True),)
-    REFERENCES = {"compute_id": "compute_resources"}
+    REFERENCES = references(compute_id="compute_resources")
 
     class Meta:
         table_name = "agents"
@@ -101,8 +101,8 @@ class AgentSession(Table):
 
     INDEXES = (
         Index(name="agent_sessions_agent_id", columns=("agent_id",)),
-        # For the sweep (silent sessions) and the page (who is there), per compute resource. The time
-        # of the heartbeat is not in it: a heartbeat then rewrites no index entry.
+        # For the sweep (silent sessions) and the page (who is there), per compute resource. The
+        # time of the heartbeat is not in it: a heartbeat then rewrites no index entry.
         Index(
             name="agent_sessions_alive",
             columns=("compute_id",),
@@ -110,7 +110,7 @@ class AgentSession(Table):
             mysql_columns=("ended_at", "compute_id"),
         ),
     )
-    REFERENCES = {"agent_id": "agents", "compute_id": "compute_resources"}
+    REFERENCES = references(agent_id="agents", compute_id="compute_resources")
 
     class Meta:
         table_name = "agent_sessions"
@@ -144,7 +144,7 @@ class EnrolmentToken(Table):
     agent_id = IdField(null=True)
     secret_hash = peewee.CharField(64, null=True)  # the same secret again gets the same agent
 
-    REFERENCES = {"compute_id": "compute_resources", "created_by": "users"}
+    REFERENCES = references(compute_id="compute_resources", created_by="users")
 
     class Meta:
         table_name = "enrolment_tokens"

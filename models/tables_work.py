@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import peewee
 
-from airavata_scheduler.models.fields import IdField, Index, JSONField, Table
+from airavata_scheduler.models.fields import IdField, Index, JSONField, Table, references
 from airavata_scheduler.models.states import ExperimentState, NodeState, TaskState
 
 
@@ -28,7 +28,7 @@ class Function(Table):
     updated_at = peewee.BigIntegerField()
 
     INDEXES = (Index(name="functions_project_name", columns=("project_id", "name"), unique=True),)
-    REFERENCES = {"project_id": "projects", "owner_id": "users"}
+    REFERENCES = references(project_id="projects", owner_id="users")
 
     class Meta:
         table_name = "functions"
@@ -51,7 +51,7 @@ class FunctionVersion(Table):
             unique=True,
         ),
     )
-    REFERENCES = {"function_id": "functions", "created_by": "users"}
+    REFERENCES = references(function_id="functions", created_by="users")
 
     class Meta:
         table_name = "function_versions"
@@ -94,12 +94,12 @@ class Experiment(Table):
         ),
         Index(name="experiments_state", columns=("state", "id")),
     )
-    REFERENCES = {
-        "project_id": "projects",
-        "owner_id": "users",
-        "function_version_id": "function_versions",
-        "storage_id": "storage_resources",
-    }
+    REFERENCES = references(
+        project_id="projects",
+        owner_id="users",
+        function_version_id="function_versions",
+        storage_id="storage_resources",
+    )
 
     class Meta:
         table_name = "experiments"
@@ -108,8 +108,8 @@ class Experiment(Table):
 class Node(Table):
     """One node of an experiment's graph, with the counters of its tasks.
 
-    The sum of the counters is the rows of the newest generation and the instances that ended without
-    one; `total` less that sum is not yet expanded.
+    The sum of the counters is the rows of the newest generation and the instances that ended
+    without one; `total` less that sum is not yet expanded.
     """
 
     id = IdField(primary_key=True)
@@ -135,7 +135,7 @@ class Node(Table):
     finished_at = peewee.BigIntegerField(null=True)
 
     INDEXES = (Index(name="nodes_experiment_name", columns=("experiment_id", "name"), unique=True),)
-    REFERENCES = {"experiment_id": "experiments"}
+    REFERENCES = references(experiment_id="experiments")
 
     class Meta:
         table_name = "nodes"

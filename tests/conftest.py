@@ -1,7 +1,7 @@
 """Fixtures that every test may use: private servers, and a database of each kind.
 
-`database_url` and `fresh_database` run a test once for each database. The servers start on first use
-and end with the session.
+`database_url` and `fresh_database` run a test once for each database. The servers start on first
+use and end with the session.
 """
 
 from __future__ import annotations

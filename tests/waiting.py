@@ -17,8 +17,8 @@ def wait_until(
 ) -> _R:
     """Poll `predicate` until it returns something true, and return that.
 
-    Raises AssertionError with `message` and the last value after `timeout_s` seconds. An exception of
-    the predicate is not swallowed.
+    Raises AssertionError with `message` and the last value after `timeout_s` seconds. An exception
+    of the predicate is not swallowed.
     """
     deadline_s = time.monotonic() + timeout_s
     never = threading.Event()

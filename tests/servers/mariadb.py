@@ -30,8 +30,10 @@ class MariaDB:
         if os.getuid() == 0:
             owned_by(self.data, "mysql")
         subprocess.run(
-            [*as_user("mysql"), install, "--no-defaults", f"--datadir={self.data}"]
-            + ["--auth-root-authentication-method=normal", "--skip-test-db"],
+            [
+                *(*as_user("mysql"), install, "--no-defaults", f"--datadir={self.data}"),
+                *("--auth-root-authentication-method=normal", "--skip-test-db"),
+            ],
             check=True,
             capture_output=True,
             cwd="/",
@@ -60,12 +62,8 @@ class MariaDB:
     def start(self) -> None:
         """Start it, wait until it answers, and see that its user exists."""
         self.server.start(self._answers)
-        with closing(pymysql.connect(unix_socket=str(self.socket), user="root")) as connection:
-            with connection.cursor() as cursor:
-                cursor.execute(
-                    f"CREATE USER IF NOT EXISTS {USER}@'127.0.0.1' IDENTIFIED BY %s", (PASSWORD,)
-                )
-                cursor.execute(f"GRANT ALL ON *.* TO {USER}@'127.0.0.1' WITH GRANT OPTION")
+        self.run(f"CREATE USER IF NOT EXISTS {USER}@'127.0.0.1' IDENTIFIED BY '{PASSWORD}'")
+        self.run(f"GRANT ALL ON *.* TO {USER}@'127.0.0.1' WITH GRANT OPTION")
 
     def stop(self) -> None:
         """End it."""
@@ -77,9 +75,9 @@ class MariaDB:
 
     def run(self, sql: str) -> None:
         """Run one statement as the server's root."""
-        with closing(pymysql.connect(unix_socket=str(self.socket), user="root")) as connection:
-            with connection.cursor() as cursor:
-                cursor.execute(sql)
+        root = closing(pymysql.connect(unix_socket=str(self.socket), user="root"))
+        with root as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
 
     @contextmanager
     def new_database(self, name: str) -> Iterator[str]:

@@ -30,13 +30,15 @@ class PostgreSQL:
         if os.getuid() == 0:
             owned_by(self.data, "postgres")
         subprocess.run(
-            [*as_user("postgres"), initdb, "-D", self.data, "-A", "trust", "-U", "postgres"]
-            + ["--no-sync", "-E", "UTF8", "--locale=C.UTF-8"],
+            [
+                *(*as_user("postgres"), initdb, "-D", self.data, "-A", "trust", "-U", "postgres"),
+                *("--no-sync", "-E", "UTF8", "--locale=C.UTF-8"),
+            ],
             check=True,
             capture_output=True,
             cwd="/",
         )
-        # fsync off: the machine may lose the tests' data. synchronous_commit stays as in production.
+        # fsync off: the machine may lose the tests' data; else as in production.
         settings = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self.data),

@@ -1,19 +1,17 @@
 """Starting and ending a private server for the tests: own folder, loopback, a free port.
 
-Each server is ended with the session, and also when the test run itself is killed: a child dies with
-its parent's death signal where the kernel has one.
+Each server is ended with the session, and also when the test run itself is killed: setpriv sets the
+parent's death signal.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -24,7 +22,6 @@ from tests.waiting import wait_until
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
-_PR_SET_PDEATHSIG = 1
 
 
 def free_port() -> int:
@@ -67,16 +64,18 @@ def owned_by(folder: Path, user: str) -> None:
             parent.chmod(parent.stat().st_mode | 0o011)
 
 
-def as_user(user: str) -> list[str]:
-    """The command prefix that runs a program as `user`; nothing when we are not root."""
-    if os.getuid() != 0:
+def as_user(user: str | None = None) -> list[str]:
+    """What to write before a command: it ends with its parent and, if we are root, runs as `user`.
+
+    A machine without setpriv (macOS) does without.
+    """
+    setpriv = program("setpriv")
+    if setpriv is None:
         return []
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig=KILL"]
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if user is None or os.getuid() != 0:
+        return [setpriv, "--pdeathsig=KILL"]
+    identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return [setpriv, *identity, "--pdeathsig=KILL"]
 
 
 class Server:
@@ -98,7 +97,6 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 cwd=self._cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
         wait_until(
             lambda: self._process is None or self._process.poll() is not None or ready(),

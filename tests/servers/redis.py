@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from tests.servers.programs import Server, free_port, missing, program
+from tests.servers.programs import Server, as_user, free_port, missing, program
 
 
 class Redis:
@@ -18,8 +18,10 @@ class Redis:
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         self.server = Server(
-            [daemon, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-            + ["--appendonly", "no", "--dir", str(folder)],
+            [
+                *(*as_user(), daemon, "--port", str(self.port), "--bind", "127.0.0.1"),
+                *("--save", "", "--appendonly", "no", "--dir", str(folder)),
+            ],
             folder / "log",
         )
 

@@ -1,0 +1,186 @@
+"""The database's incarnation, and the grace after an outage of our side.
+
+A database that comes back from a failover or a backup may have forgotten commits that we
+acknowledged. The epoch tells agents: it changes with the server's identity (PostgreSQL: system
+identifier and timeline; MySQL: `server_uuid`; MariaDB: `server_uid`) and with an operator's `bump`.
+SQLite and an old MariaDB have no identity: a value in the database stands in, and after a restore
+the operator must `bump`. Agents then send all they hold, and report again what was acknowledged.
+
+The sweeper calls `tick` every five seconds. If its own last tick is older than 30 s, or the epoch
+changed, nothing expires for the grace period: an outage of ours is not the agents' silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+
+import peewee
+
+from airavata_scheduler.models import deployment
+from airavata_scheduler.models.database import (
+    database,
+    dialect,
+    execute,
+    is_mariadb,
+    marks,
+    now_ms,
+    retried,
+    transaction,
+)
+
+TICK_PERIOD_S = 5.0
+TICK_STALE_S = 30.0
+OUTAGE_GRACE_S = 300.0
+CACHE_S = 5.0
+EPOCH_LENGTH = 12
+
+_INCARNATION, _COUNTER, _REASON = "incarnation", "epoch_counter", "epoch_reason"
+_TICK, _GRACE, _IDENTITY = "sweep_tick", "grace_until", "identity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """An epoch that was read, and from which database and when (monotonic seconds)."""
+
+    pool: object
+    epoch: str
+    at_s: float
+
+
+# Its time says which tasks may have lost commits: those that are older (agent_session.caller_of).
+BEGAN = "epoch_began"
+
+_lock = threading.Lock()
+_seen: _Seen | None = None
+
+
+def current() -> str:
+    """The epoch: 12 characters, equal as long as nothing was forgotten.
+
+    Read at most every five seconds in each process; `tick` and `bump` read it anew.
+    """
+    seen = _seen
+    now_s = time.monotonic()
+    if seen is not None and seen.pool is database.obj and now_s - seen.at_s < CACHE_S:
+        return seen.epoch
+    return _read()
+
+
+def _read() -> str:
+    global _seen  # noqa: PLW0603  the one cache of this module
+    epoch = _epoch(_incarnation(), _counter())
+    with _lock:
+        _seen = _Seen(pool=database.obj, epoch=epoch, at_s=time.monotonic())
+    return epoch
+
+
+def _epoch(incarnation: str, counter: int) -> str:
+    # A digest: the identity of our server is nobody else's business.
+    return hashlib.sha256(f"{incarnation}/{counter}".encode()).hexdigest()[:EPOCH_LENGTH]
+
+
+def _counter() -> int:
+    return int(deployment.read(_COUNTER) or 0)
+
+
+@retried
+def bump(reason: str, *, grace_s: float = OUTAGE_GRACE_S) -> str:
+    """Start a new epoch by hand, after a restore that the server's identity does not show.
+
+    The new epoch. Nothing expires for `grace_s`.
+    """
+    with transaction():
+        deployment.write(_COUNTER, str(_counter() + 1))
+        deployment.write(_REASON, reason)
+        deployment.write(BEGAN, reason)
+        _begin_grace(grace_s)
+    return _read()
+
+
+@retried
+def tick(*, grace_s: float = OUTAGE_GRACE_S) -> bool:
+    """Note that the sweeper lives; whether a grace period began with this tick.
+
+    It begins when the last tick is older than 30 s (we were down: agents could not reach us), when
+    the server's identity changed, and not with the very first tick of an empty deployment.
+    """
+    with transaction():
+        incarnation = _incarnation()
+        known, last = deployment.read(_INCARNATION), deployment.read(_TICK)
+        now = now_ms()
+        stale = _is_stale(last, now)
+        changed = known is not None and known != incarnation
+        if known != incarnation:
+            deployment.write(_INCARNATION, incarnation)
+        if changed:
+            deployment.write(BEGAN, "the server's identity changed")
+        if stale or changed:
+            _begin_grace(grace_s)
+        deployment.write(_TICK, str(now))
+    _read()
+    return stale or changed
+
+
+def _begin_grace(grace_s: float) -> None:
+    deployment.write(_GRACE, str(now_ms() + round(grace_s * 1000)))
+
+
+def in_grace() -> bool:
+    """Whether nothing may expire now: a grace period runs, or the next tick will begin one.
+
+    The second half matters to whoever sweeps before the first tick after an outage.
+    """
+    names = (_TICK, _GRACE, _INCARNATION)
+    rows = dict(
+        execute(f"SELECT name, value FROM deployment WHERE name IN ({marks(names)})", names)
+    )
+    now = now_ms()
+    if now < int(rows.get(_GRACE, 0)):
+        return True
+    return _is_stale(rows.get(_TICK), now) or rows.get(_INCARNATION) not in (None, _incarnation())
+
+
+def _is_stale(last_tick: str | None, now: int) -> bool:
+    return last_tick is not None and now - int(last_tick) > TICK_STALE_S * 1000
+
+
+def _incarnation() -> str:
+    """The identity of the server that answers, as text that is not shown to anybody."""
+    kind = dialect()
+    if kind == "postgresql":
+        return _postgresql_identity()
+    if kind == "mysql":
+        return _mysql_identity()
+    return _stored_identity()
+
+
+def _postgresql_identity() -> str:
+    # The timeline of the WAL that is written now: the control file shows a promotion only later.
+    rows = execute("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
+    timeline = rows[0][0]
+    try:
+        with transaction():  # a savepoint where one is open: a refusal must not spoil it
+            system = execute("SELECT system_identifier FROM pg_control_system()")[0][0]
+    except peewee.ProgrammingError:
+        # Some managed services forbid this function to everybody.
+        system = _stored_identity()
+    return f"postgresql/{system}/{timeline}"
+
+
+def _mysql_identity() -> str:
+    name = "server_uid" if is_mariadb() else "server_uuid"
+    rows = execute("SHOW GLOBAL VARIABLES LIKE %s", (name,))
+    # MariaDB before 10.11 has no server_uid: then as with SQLite.
+    return f"{name}/{rows[0][1]}" if rows and rows[0][1] else _stored_identity()
+
+
+def _stored_identity() -> str:
+    """An identity kept in the database itself: it moves with a copy, so it shows no restore."""
+    stored = deployment.read(_IDENTITY)
+    if stored is None:
+        stored = deployment.write_once(_IDENTITY, secrets.token_hex(16))
+    return f"stored/{stored}"
