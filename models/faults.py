@@ -1,6 +1,6 @@
 """Collecting every fault of a document, so that a user mends them all at once.
 
-A reader never stops at the first fault: it notes where (`tasks.simulate.timeout`), a stable code
+A reader does not stop at the first fault: it notes where (`tasks.simulate.timeout`), a stable code
 and a sentence, goes on with a harmless value, and `Faults.stop_if_any` raises one BadInput with
 them all.
 """
@@ -54,24 +54,34 @@ def shown(value: object) -> str:
     return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut) + '"'
 
 
+def shown_key(key: object) -> str:
+    """A key as part of a field path: short and printable."""
+    return shown(key if isinstance(key, str) else str(type(key)))[1:-1]
+
+
 class Faults:
     """The faults found so far in one document.
 
-    `lines` maps field paths to the line on which the key stands, where the text is known.
+    `what` names the document in messages; `lines` maps field paths to the line on which the key
+    stands, where the text is known.
     """
 
-    def __init__(self, lines: Mapping[str, int] | None = None) -> None:
+    def __init__(self, what: str, lines: Mapping[str, int] | None = None) -> None:
+        self.what = what
         self.lines = lines or {}
         self.errors: list[FieldError] = []
-        self.total = 0
 
     def add(self, field: str, code: str, detail: str) -> None:
-        """Note one fault; beyond `MAX_FAULTS` they are counted only."""
-        self.total += 1
-        if len(self.errors) < MAX_FAULTS:
-            line = self._line_of(field)
-            place = f" (line {line})" if line else ""
-            self.errors.append(FieldError(field=field, code=code, detail=f"{detail}{place}"))
+        """Note one fault.
+
+        At `MAX_FAULTS` reading stops with BadInput: nobody mends more at once, and looking for near
+        words for a hundred thousand wrong keys would take minutes.
+        """
+        line = self._line_of(field)
+        place = f" (line {line})" if line else ""
+        self.errors.append(FieldError(field=field, code=code, detail=f"{detail}{place}"))
+        if len(self.errors) >= MAX_FAULTS:
+            self.stop_if_any()
 
     def _line_of(self, field: str) -> int | None:
         """The line of the field, or of the nearest key above it."""
@@ -81,14 +91,15 @@ class Faults:
             field = field[: max(field.rfind("."), field.rfind("["), 0)]
         return None
 
-    def stop_if_any(self, what: str) -> None:
-        """Raise BadInput with every fault, its first as `field` and `code`; `what` is named."""
+    def stop_if_any(self) -> None:
+        """Raise BadInput with every fault; its `field` and `code` are those of the first."""
         if not self.errors:
             return
-        first = self.errors[0]
+        first, count = self.errors[0], len(self.errors)
         detail = f"{first.field}: {first.detail}" if first.field else first.detail
-        if self.total > 1:
-            detail = f"{what} has {self.total} faults; the first: {detail}"
+        if count > 1:
+            many = f"{count} faults" if count < MAX_FAULTS else f"{count} faults or more"
+            detail = f"{self.what} has {many}; the first: {detail}"
         raise BadInput(detail, code=first.code, field=first.field or None, errors=self.errors)
 
 
@@ -110,7 +121,7 @@ class Section:
                 self.value[key] = entry
             else:
                 detail = f"unknown key {shown(key)}{suggestion(key, known)}"
-                faults.add(self.where(key), "unknown_key", detail)
+                faults.add(self.where(shown_key(key)), "unknown_key", detail)
 
     def where(self, key: str) -> str:
         """The path of one of this section's keys."""

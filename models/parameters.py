@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airavata_scheduler.models.errors import BadInput
-from airavata_scheduler.models.faults import Faults, Section, shown, suggestion
+from airavata_scheduler.models.faults import Faults, Section, shown, shown_key, suggestion
 from airavata_scheduler.models.paths import relative_path
 
 Value = bool | int | float | str
@@ -26,6 +26,7 @@ MAX_EXACT_FLOAT = 2**53
 # Linux takes at most 128 KiB for one variable, its name included.
 MAX_TEXT_BYTES = 65_536
 MAX_CHOICES = 1000
+MAX_PARAMETERS = 200
 
 TYPES = ("int", "float", "bool", "string", "path", "choice")
 ALIASES = {
@@ -218,9 +219,12 @@ def read_parameters(faults: Faults, path: str, value: object) -> dict[str, Param
     if not isinstance(value, dict):
         faults.add(path, "not_a_mapping", f"must be a mapping of names, not {shown(value)}")
         return {}
+    if len(value) > MAX_PARAMETERS:
+        faults.add(path, "too_many", f"{len(value)} parameters; at most {MAX_PARAMETERS} fit")
+        return {}
     parameters = {}
     for name, declared in value.items():
-        where = f"{path}.{name}"
+        where = f"{path}.{shown_key(name)}"
         try:
             check_name(name)
         except BadInput as error:

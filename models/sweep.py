@@ -8,7 +8,8 @@ An axis is stored as plain JSON:
 
 Instance i of a node is decoded by mixed radix over the axes in their order in the file; the last
 one advances fastest, as the innermost of nested loops would. With `foreach`, instance i belongs to
-the parent's instance i // own.
+the parent's instance i // own; the parent's axes stand first in the list, so that its values come
+out of the same decoding. Where the node sets a value itself, an axis without names keeps the place.
 """
 
 from __future__ import annotations
@@ -57,6 +58,13 @@ def zip_axis(axes: list[Axis]) -> Axis:
 def axis_count(axis: Mapping[str, Any]) -> int:
     """How many points an axis has."""
     return len(axis["values"]) if axis["kind"] == "list" else int(axis["count"])
+
+
+def axis_values(axis: Mapping[str, Any]) -> int:
+    """How many values an axis stores: none for a range, whatever its length."""
+    if axis["kind"] == "zip":
+        return sum(axis_values(part) for part in axis["axes"])
+    return len(axis["values"]) if axis["kind"] == "list" else 0
 
 
 def range_axis(name: str, text: str, kind: str) -> Axis:
@@ -166,7 +174,6 @@ def _compiled(
     render: Callable[[Value], T],
     hidden: frozenset[str],
 ) -> Callable[[int], dict[str, T]]:
-    own = int(node_spec["own"])
     wheels = []  # fastest first: (radix, [(name, point of the digit)])
     for axis in reversed(node_spec["axes"]):
         parts = [
@@ -178,7 +185,7 @@ def _compiled(
 
     def decoder(index: int) -> dict[str, T]:
         values = shared.copy()
-        rest = index % own
+        rest = index
         for radix, parts in wheels:
             rest, digit = divmod(rest, radix)
             for name, point in parts:
