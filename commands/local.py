@@ -88,6 +88,14 @@ def _run(home: LocalHome, port: int | None) -> None:
         click.echo("Stopped. Tasks that were running go on; the next start takes them up.")
 
 
+def _log_tail(log: Path | None) -> str:
+    """The last lines that a child wrote: they say why it did not start."""
+    if log is None or not log.is_file():
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+    return "\n".join([*lines, f"The whole log: {log}"])
+
+
 def _choose_addresses(port: int | None, last: dict[str, Any] | None) -> Addresses:
     """The asked port, else the last one, else 8080; the agents' port next to it or any free one.
 

@@ -1,0 +1,30 @@
+"""One whole system for each module of acceptance tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.system import LocalSystem
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
+    """A single-machine system that runs; its agent notices changes quickly."""
+    system = LocalSystem(folder=tmp_path_factory.mktemp("local"))
+    system.start()
+    try:
+        yield system
+    finally:
+        system.stop()
+
+
+@pytest.fixture
+def folder(local: LocalSystem, request: pytest.FixtureRequest) -> Path:
+    """A new folder below the system's for the files of one test."""
+    name = request.node.name.translate(str.maketrans("[]/:", "____"))
+    made = local.folder / name[:60]
+    made.mkdir()
+    return made
