@@ -41,6 +41,11 @@ class StorageResources(Collection[Resource]):
     noun = "resource storage"
     record = Resource
 
+    def status(self, name: str) -> dict[str, Any]:
+        """Whether it can be used."""
+        answer: dict[str, Any] = self.transport.get(path_of(self.path, name, "status"))
+        return answer
+
 
 class Agents(Collection[Agent]):
     """The programs at the sites."""

@@ -11,36 +11,36 @@ import contextlib
 import fnmatch
 import hashlib
 import io
-import os
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import httpx
 
 from airavata_scheduler.client.api_work import Artifacts, Experiments
-from airavata_scheduler.client.errors import (
-    BadInputError,
-    ClientError,
-    IntegrityError,
-    UnreachableError,
+from airavata_scheduler.client.arrivals import (
+    CHUNK_BYTES,
+    Advance,
+    Arrival,
+    arriving,
+    entry_name,
+    is_there,
+    write_member,
 )
+from airavata_scheduler.client.errors import UnreachableError
 from airavata_scheduler.client.records import Artifact
 
-_CHUNK_BYTES = 1 << 20
 # Below this many missing files single requests are cheaper than an archive of everything.
 _SINGLY_BELOW_FILES = 8
 _TRIES_PER_FILE = 3
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which files: of one task of the file (`node`), of one instance of it, of paths like a glob."""
+    """Which files: of one task of the file (`node`), of one instance, of paths like a glob."""
 
     node: str | None = None
     index: int | None = None
@@ -66,28 +66,6 @@ class Downloaded:
     fetched: int
     bytes_fetched: int
     path: Path
-
-
-def entry_name(artifact: Artifact) -> str:
-    """The file's place below the output folder: <task>/<instance>/<declared path>.
-
-    Raises `IntegrityError` for a path that would leave it.
-    """
-    parts = PurePosixPath(artifact.path).parts
-    unsafe = (
-        not parts
-        or artifact.path.startswith("/")
-        or ".." in parts
-        or "\0" in artifact.path
-        or "/" in (artifact.node or "")
-        or artifact.node in (None, "", ".", "..")
-    )
-    if unsafe:
-        raise IntegrityError(
-            f"The server names an output “{artifact.path}” of “{artifact.node}”.",
-            reason="Such a path would be written outside the output folder; nothing was.",
-        )
-    return f"{artifact.node}/{artifact.index or 0}/{PurePosixPath(*parts)}"
 
 
 def wanted_artifacts(
@@ -177,7 +155,7 @@ class Download:
                 artifact = missing.get(member.name)
                 if artifact is None:
                     continue
-                _write_member(archive, member, artifact, folder, self._count)
+                write_member(archive, member, artifact, folder, self._count)
                 came.append(member.name)
         return came
 
@@ -197,7 +175,7 @@ class Download:
             if arrival.size and response.status_code != 206:
                 arrival.restart()
             try:
-                for chunk in response.iter_bytes(_CHUNK_BYTES):
+                for chunk in response.iter_bytes(CHUNK_BYTES):
                     arrival.write(chunk)
                     self._count(len(chunk))
             except httpx.TransportError as error:
@@ -212,7 +190,7 @@ class _Reader(io.RawIOBase):
     """A response's body as a file, for `tarfile`."""
 
     def __init__(self, response: httpx.Response) -> None:
-        self._chunks = response.iter_raw(_CHUNK_BYTES)
+        self._chunks = response.iter_raw(CHUNK_BYTES)
         self._rest = b""
 
     def readable(self) -> bool:
@@ -233,79 +211,6 @@ class _Reader(io.RawIOBase):
         return taken
 
 
-class Arrival:
-    """A file on its way: written beside its place, hashed as it comes."""
-
-    def __init__(self, stream: IO[bytes], artifact: Artifact) -> None:
-        self._stream = stream
-        self._artifact = artifact
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    def write(self, chunk: bytes) -> None:
-        """The next bytes. Raises `IntegrityError` when there are more than there should be."""
-        self.size += len(chunk)
-        if self.size > self._artifact.size:
-            raise _damaged(self._artifact, f"more than its {self._artifact.size} bytes came")
-        self._digest.update(chunk)
-        self._stream.write(chunk)
-
-    def restart(self) -> None:
-        """Drop what came: the server begins anew."""
-        self._stream.seek(0)
-        self._stream.truncate()
-        self._digest = hashlib.sha256()
-        self.size = 0
-
-    def check(self) -> None:
-        """Raises `IntegrityError` unless size and SHA-256 are those of the artifact."""
-        if self.size != self._artifact.size:
-            raise _damaged(self._artifact, f"{self.size} of {self._artifact.size} bytes came")
-        if self._digest.hexdigest() != self._artifact.sha256:
-            raise _damaged(self._artifact, "its SHA-256 differs from the one that was recorded")
-
-
-@contextlib.contextmanager
-def arriving(folder: Path, name: str, artifact: Artifact) -> Iterator[Arrival]:
-    """Write `name` below `folder`; it gets its name when it is whole and checked, else nothing."""
-    target = folder / name
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.parent.resolve().is_relative_to(folder.resolve()):
-            raise BadInputError(
-                f"{target.parent} is a link that leaves {folder}.",
-                hint="Remove the link, or name another output folder.",
-            )
-        descriptor, temporary = tempfile.mkstemp(prefix=".arriving-", dir=target.parent)
-    except OSError as error:
-        raise _not_written(target, error) from error
-    try:
-        with os.fdopen(descriptor, "w+b") as stream:
-            arrival = Arrival(stream, artifact)
-            yield arrival
-            arrival.check()
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(target)
-    except OSError as error:
-        raise _not_written(target, error) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def is_there(path: Path, artifact: Artifact) -> bool:
-    """Whether `path` is a regular file with the artifact's bytes."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != artifact.size:
-        return False
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == artifact.sha256
-
-
 def checked_members(path: Path, wanted: dict[str, Artifact]) -> Iterator[str]:
     """The wanted files that the archive at `path` holds whole, up to where it is damaged."""
     with (
@@ -318,7 +223,7 @@ def checked_members(path: Path, wanted: dict[str, Artifact]) -> Iterator[str]:
             if artifact is None or stream is None or member.size != artifact.size:
                 continue
             digest = hashlib.sha256()
-            while chunk := stream.read(_CHUNK_BYTES):
+            while chunk := stream.read(CHUNK_BYTES):
                 digest.update(chunk)
             if digest.hexdigest() == artifact.sha256:
                 yield member.name
@@ -330,27 +235,7 @@ def unpack_members(path: Path, wanted: dict[str, Artifact], folder: Path) -> Non
         for member in archive:
             artifact = wanted.get(member.name)
             if artifact is not None:
-                _write_member(archive, member, artifact, folder, lambda _: None)
-
-
-def _write_member(
-    archive: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    artifact: Artifact,
-    folder: Path,
-    count: Advance,
-) -> None:
-    """Write one member under the name that we computed ourselves, never the archive's."""
-    if not member.isreg():
-        raise IntegrityError(
-            f"The archive holds “{member.name}” as a link or device.",
-            reason="Only regular files are unpacked; this one was not.",
-        )
-    stream = archive.extractfile(member)
-    with arriving(folder, entry_name(artifact), artifact) as arrival:
-        while stream is not None and (chunk := stream.read(_CHUNK_BYTES)):
-            arrival.write(chunk)
-            count(len(chunk))
+                write_member(archive, member, artifact, folder, lambda _: None)
 
 
 def pack(folder: Path, names: Sequence[str], target: Path) -> None:
@@ -365,18 +250,3 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uname = member.gname = ""
     member.mode = 0o644
     return member
-
-
-def _damaged(artifact: Artifact, reason: str) -> ClientError:
-    return IntegrityError(
-        f"{artifact.node}[{artifact.index}] {artifact.path} did not arrive whole: {reason}.",
-        hint="Run the same command again; it fetches only what is missing.",
-    )
-
-
-def _not_written(target: Path, error: OSError) -> ClientError:
-    return BadInputError(
-        f"{target} cannot be written.",
-        reason=f"{error.strerror or error}.",
-        hint="Name another folder: --output DIR. What is there is not fetched again.",
-    )

@@ -28,6 +28,7 @@ REFRESH_BEFORE_EXPIRY_S = 30.0
 _FILE = "profile.json"
 _LOCK = "profile.lock"
 SETTINGS = ("server", "project")
+_TOKEN_KEYS = ("user", "access_token", "refresh_token", "expires_at")
 
 
 def default_folder(environ: Mapping[str, str]) -> Path:
@@ -75,7 +76,7 @@ class Profile:
         return values
 
     def save(
-        self, *, tokens: Mapping[str, Any] | None = None, **settings: str | None
+        self, tokens: Mapping[str, Any] | None = None, **settings: str | None
     ) -> dict[str, Any]:
         """Merge `settings` (None removes one) and the answer of a login into the file.
 
@@ -83,8 +84,11 @@ class Profile:
         """
         with self.locked():
             values = self.read()
-            for name, value in settings.items():
-                values[name] = value
+            if "server" in settings and settings["server"] != values.get("server"):
+                # Tokens are one server's: another must never be shown them.
+                for name in _TOKEN_KEYS:
+                    values.pop(name, None)
+            values.update(settings)
             if tokens is not None:
                 values.update(_token_values(tokens))
             self._write({name: value for name, value in values.items() if value is not None})
@@ -92,7 +96,7 @@ class Profile:
 
     def forget_tokens(self) -> None:
         """Remove who we are; the server and the project stay."""
-        self.save(user=None, access_token=None, refresh_token=None, expires_at=None)
+        self.save(**dict.fromkeys(_TOKEN_KEYS))
 
     def refreshed(
         self, stale: str | None, refresh: Callable[[str], Mapping[str, Any]]
