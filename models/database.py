@@ -74,8 +74,17 @@ def connect(url: str, *, max_connections: int = MAX_CONNECTIONS) -> PostgreSQL |
     disconnect()
     opened = open_pool(address, max_connections=max_connections)
     database.initialize(opened)
-    with connected():
-        checked_connection()
+    try:
+        with connected():
+            checked_connection()
+    except DatabaseAway as error:
+        # Whoever starts a program may know what the driver says; the users of its API may not.
+        said = str(error.__cause__ or error.detail).strip().splitlines()
+        raise DatabaseAway(
+            f"The database cannot be reached: {said[0] if said else 'no answer'}",
+            hint="See that the server runs, and that DATABASE_URL names it, its user and password.",
+            retry_after_s=error.retry_after_s,
+        ) from error
     return opened
 
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any
 
-import peewee
 from playhouse import pool  # type: ignore[import-untyped]
 
 from airavata_scheduler.models.database_faults import ConnectionLost, DatabaseAway, translated
@@ -28,6 +27,7 @@ POOL_WAIT_S = 10
 # After a connect that took this long in vain, others fail at once for as long, one tries again.
 SLOW_CONNECT_S = 1.0
 
+_DRIVERS = ("psycopg2", "pymysql", "sqlite3")
 _PG_UUID, _PG_UUID_ARRAY, _PG_BYTEA, _PG_NUMERIC = 2950, 2951, 17, 1700
 _MYSQL_MODE = ",".join(
     (
@@ -63,6 +63,8 @@ class _Guarded:
                 raise
             if isinstance(unavailable, ConnectionLost) and not self.in_transaction():  # type: ignore[attr-defined]
                 self.discard_connection()
+            if unavailable is error:
+                raise
             raise unavailable from error
 
     def discard_connection(self) -> None:
@@ -85,10 +87,8 @@ class _Guarded:
         started_s = time.monotonic()
         try:
             return super()._connect()  # type: ignore[misc]
-        except peewee.PeeweeException:
-            raise
         except Exception as error:
-            if isinstance(error, pool.MaxConnectionsExceeded):
+            if not (isinstance(error, OSError) or type(error).__module__.startswith(_DRIVERS)):
                 raise
             ended_s = time.monotonic()
             if ended_s - started_s >= SLOW_CONNECT_S:

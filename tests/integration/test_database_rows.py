@@ -53,7 +53,7 @@ def test_insert_rows_refuses_what_is_there_by_default() -> None:
 
 
 def test_insert_rows_forgives_nothing_but_known_keys() -> None:
-    """A value that is too long stays an error with `on_conflict="nothing"`, and nothing is stored."""
+    """With `on_conflict="nothing"` a value that is too long stays an error, and none is stored."""
     if db.dialect() == "sqlite":
         pytest.skip("SQLite has no lengths")
 
