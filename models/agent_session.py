@@ -1,0 +1,107 @@
+"""Which session is calling: every write of an agent begins here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airavata_scheduler.models import epoch
+from airavata_scheduler.models.database import execute, now_sql
+from airavata_scheduler.models.errors import Conflict, NotFound
+from airavata_scheduler.models.task_rows import for_update
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A session that has not ended, and the database's time at which it was looked at."""
+
+    id: str
+    agent_id: str
+    compute_id: str
+    last_claim_seq: int
+    heartbeat_seq: int
+    mode: str
+    agent_state: str
+    compute_state: str
+    now: int
+
+    @property
+    def may_claim(self) -> bool:
+        """Whether new work may be granted; what is leased already goes on in any case."""
+        working = self.agent_state == "active" and self.compute_state == "active"
+        return working and self.mode == "normal"
+
+
+def live_session(session_id: str, *, lock: bool = False) -> Session:
+    """The session, on request with its row locked until the transaction ends.
+
+    Raises NotFound (`session_unknown`), or Conflict: `session_superseded` when a newer start of
+    the same agent took over, `session_expired` and `session_ended` when it has to open a new one.
+    """
+    # The states come by subselects, whose rows a locking read leaves unlocked on every database.
+    rows = execute(
+        "SELECT s.agent_id, s.compute_id, s.last_claim_seq, s.heartbeat_seq, s.mode, "
+        "(SELECT a.state FROM agents a WHERE a.id = s.agent_id), "
+        "(SELECT c.state FROM compute_resources c WHERE c.id = s.compute_id), "
+        f"{now_sql()}, s.ended_at, s.end_reason "
+        f"FROM agent_sessions s WHERE s.id = %s{for_update() if lock else ''}",
+        [session_id],
+    )
+    if not rows:
+        raise NotFound(
+            "This agent session is not known here.",
+            code="session_unknown",
+            hint="Open a new session.",
+        )
+    *values, ended_at, reason = rows[0]
+    if ended_at is not None:
+        raise _ended(str(reason))
+    agent_id, compute_id, claim_seq, heartbeat_seq, mode, agent_state, compute_state, now = values
+    return Session(
+        id=session_id,
+        agent_id=agent_id,
+        compute_id=compute_id,
+        last_claim_seq=claim_seq,
+        heartbeat_seq=heartbeat_seq,
+        mode=mode,
+        agent_state=agent_state,
+        compute_state=compute_state,
+        now=now,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who speaks for a lease, and since when the database is in its present incarnation."""
+
+    agent_id: str
+    compute_id: str
+    epoch_began_at: int | None
+
+
+def caller_of(session: Session) -> Caller:
+    """The session's agent, and since when the present epoch lasts: None while it is the first one,
+    so that nobody can claim commits that were never lost."""
+    rows = execute("SELECT at FROM deployment WHERE name = %s", [epoch.BEGAN])
+    return Caller(
+        agent_id=session.agent_id,
+        compute_id=session.compute_id,
+        epoch_began_at=rows[0][0] if rows else None,
+    )
+
+
+def _ended(reason: str) -> Conflict:
+    if reason == "superseded":
+        return Conflict(
+            "A newer session of the same agent has taken over.",
+            code="session_superseded",
+            hint="Stop this one; if both machines are meant to work, enrol a second agent.",
+        )
+    if reason == "expired":
+        return Conflict(
+            "The session was silent for too long and has ended.",
+            code="session_expired",
+            hint="Open a new session with the list of leases that are still held.",
+        )
+    return Conflict(
+        f"The session has ended ({reason}).", code="session_ended", hint="Open a new session."
+    )

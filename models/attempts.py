@@ -1,0 +1,91 @@
+"""Ended attempts: what each report said, kept for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from airavata_scheduler.models.agent_session import Session
+from airavata_scheduler.models.database import change, execute, marks
+from airavata_scheduler.models.fields import canonical_json
+from airavata_scheduler.models.lease_records import Report
+from airavata_scheduler.models.report_rules import OUTCOMES, digest
+from airavata_scheduler.models.rows import insert_rows
+from airavata_scheduler.models.states import Outcome
+from airavata_scheduler.models.task_rows import TaskRow
+
+MESSAGE_LIMIT = 16_384  # characters; tracebacks are cut in the middle of nothing worse than this
+RESULT_LIMIT = 65_536  # bytes of JSON
+
+_COLUMNS = (
+    "lease_id", "task_id", "experiment_id", "number", "agent_id", "session_id", "compute_id",
+    "outcome", "failure_kind", "failure_code", "message", "exit_code", "signal", "leased_at",
+    "started_at", "finished_at", "duration_ms", "cpu_ms", "max_rss_kb", "result", "report_digest",
+)  # fmt: skip
+
+
+def digests_of(lease_ids: Sequence[str]) -> dict[str, str | None]:
+    """The report digest of each of these leases that has ended; None where no report said so."""
+    if not lease_ids:
+        return {}
+    rows = execute(
+        f"SELECT lease_id, report_digest FROM attempts WHERE lease_id IN ({marks(lease_ids)})",
+        lease_ids,
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def agents_that_lost(task_ids: Iterable[str]) -> dict[str, set[str]]:
+    """For each task the agents whose attempts were lost or expired so far."""
+    wanted = sorted(set(task_ids))
+    if not wanted:
+        return {}
+    rows = execute(
+        f"SELECT task_id, agent_id FROM attempts WHERE task_id IN ({marks(wanted)}) "
+        f"AND outcome IN ('{Outcome.LOST}', '{Outcome.EXPIRED}')",
+        wanted,
+    )
+    found: dict[str, set[str]] = {task_id: set() for task_id in wanted}
+    for task_id, agent_id in rows:
+        found[task_id].add(agent_id)
+    return found
+
+
+def reported(row: TaskRow, report: Report, session: Session) -> tuple[Any, ...]:
+    """The row of one accepted report."""
+    finished_at = session.now - max(0, report.age_ms)
+    started_at = row.started_at or finished_at - max(0, report.duration_ms)
+    return (
+        report.lease.lease_id, row.id, row.experiment_id, report.lease.attempt,
+        session.agent_id, session.id, session.compute_id,
+        OUTCOMES[report.outcome].value, report.failure_kind, _cut(report.failure_code, 64), _cut(report.message, MESSAGE_LIMIT), report.exit_code, report.signal, row.leased_at,
+        started_at, finished_at, max(0, report.duration_ms), report.cpu_ms, report.max_rss_kb,
+        None if report.result is None else canonical_json(report.result), digest(report),
+    )  # fmt: skip
+
+
+def expired(row: TaskRow, message: str, now: int) -> tuple[Any, ...]:
+    """The row of an attempt that ended because its agent was silent."""
+    started = row.started_at or row.leased_at or now
+    return (
+        row.lease_id, row.id, row.experiment_id, row.attempt, row.agent_id, row.session_id,
+        row.compute_id, Outcome.EXPIRED.value, "infrastructure", "agent_expired", message, None, None,
+        row.leased_at, row.started_at, now, now - started, None, None, None, None,
+    )  # fmt: skip
+
+
+def store(rows: list[tuple[Any, ...]], known: Iterable[str] = ()) -> None:
+    """Insert attempts. Those in `known` had ended without a report, and are replaced by it."""
+    replaced = sorted(set(known) & {row[0] for row in rows})
+    if replaced:
+        change(f"DELETE FROM attempts WHERE lease_id IN ({marks(replaced)})", replaced)
+    insert_rows("attempts", _COLUMNS, rows)
+
+
+def _cut(text: str | None, limit: int) -> str | None:
+    if text is None:
+        return None
+    # PostgreSQL takes no NUL; a message may hold whatever a program printed.
+    text = text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else text[: limit - 1] + "…"

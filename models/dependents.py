@@ -1,0 +1,188 @@
+"""What hangs on an ended instance by `foreach`: it is queued when that succeeded, else skipped.
+
+An instance of a `foreach` node belongs to instance `idx // own` of its parent. Its row is made in the
+transaction that ends the parent, so that no dependent can be forgotten. An instance that did not
+succeed skips all below it, down the chain: with a row each where they are few, else as numbers in the
+counters alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+from airavata_scheduler.models.counters import CounterChanges, NodeStanding
+from airavata_scheduler.models.ids import new_ids
+from airavata_scheduler.models.node_facts import NodeFacts, facts_of
+from airavata_scheduler.models.rows import insert_rows
+from airavata_scheduler.models.states import ExperimentState, NodeState, TaskState
+from airavata_scheduler.models.task_rows import TaskRow
+
+# A node may have at most so many instances per instance of its parent: they are made in one go.
+OWN_LIMIT = 1000
+SKIPPED_ROWS_LIMIT = 100  # below one instance that failed; more are counted without rows
+
+NEW_TASK_COLUMNS = (
+    "id", "experiment_id", "node_id", "idx", "generation", "compute_id", "state", "priority",
+    "available_at", "cpu", "ram_mb", "gpu", "gate_open", "reason", "finished_at", "created_at",
+)  # fmt: skip
+
+
+class Standing(Protocol):
+    """What has to be known of an experiment."""
+
+    @property
+    def state(self) -> ExperimentState: ...
+    @property
+    def plan(self) -> str | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """An instance that has just got its final state."""
+
+    row: TaskRow
+    state: TaskState
+
+
+def add_dependents(
+    ended: Iterable[Ended],
+    facts: Mapping[str, NodeFacts],
+    nodes: Mapping[str, NodeStanding],
+    experiments: Mapping[str, Standing],
+    changes: CounterChanges,
+    now: int,
+) -> set[str]:
+    """Queue or skip what hangs on the ended instances; the compute resources with new work.
+
+    `nodes` holds the locked nodes of the whole `foreach` chains below.
+    """
+    writer = _Writer(nodes, experiments, changes, now)
+    for one in ended:
+        node = facts[one.row.node_id]
+        if one.state is TaskState.COMPLETED:
+            writer.queue(node, one.row)
+        else:
+            writer.skip(node, one)
+    writer.store()
+    return writer.computes
+
+
+class _Writer:
+    """Collects rows and counts, and writes all rows at once."""
+
+    def __init__(
+        self,
+        nodes: Mapping[str, NodeStanding],
+        experiments: Mapping[str, Standing],
+        changes: CounterChanges,
+        now: int,
+    ) -> None:
+        self.nodes, self.experiments = nodes, experiments
+        self.changes, self.now = changes, now
+        self.rows: list[tuple[object, ...]] = []
+        self.taken: Counter[str] = Counter()
+        self.computes: set[str] = set()
+
+    def queue(self, node: NodeFacts, parent: TaskRow) -> None:
+        """The instances of all child nodes that belong to a parent that succeeded."""
+        for child in facts_of(node.children).values():
+            # After a cancel or a stop the rest of the node is settled in bulk: nothing is left to add.
+            if not self._take(child.id, child.own):
+                continue
+            standing = self.nodes[child.id]
+            running = self.experiments[child.experiment_id].state is ExperimentState.RUNNING
+            ready = running and standing.state is NodeState.OPEN
+            state = TaskState.QUEUED if ready else TaskState.PENDING
+            compute_id = place(self.experiments[child.experiment_id].plan, child.name, parent)
+            for idx in range(parent.idx * child.own, (parent.idx + 1) * child.own):
+                # Dependents stand at their parent's place in the queue, before instances that have
+                # not begun: what was started is finished first.
+                self._row(child, idx, state, parent, compute_id, parent.available_at)
+            self.changes.add(child.id, state, child.own)
+            if state is TaskState.QUEUED and compute_id is not None:
+                self.computes.add(compute_id)
+
+    def skip(self, node: NodeFacts, ended: Ended) -> None:
+        """Everything below an instance that did not succeed."""
+        below = list(_below(node, ended.row.idx))
+        few = sum(count for _, _, count in below) <= SKIPPED_ROWS_LIMIT
+        reason = f"{node.name}[{ended.row.idx}] ended {ended.state.name}"
+        for child, start, count in below:
+            if not self._take(child.id, count):
+                continue
+            self.changes.add(child.id, TaskState.SKIPPED, count)
+            if few:
+                for idx in range(start, start + count):
+                    self._row(child, idx, TaskState.SKIPPED, ended.row, None, self.now, reason)
+
+    def _take(self, node_id: str, count: int) -> bool:
+        """Whether `count` instances of the node are still to come."""
+        if self.nodes[node_id].waiting - self.taken[node_id] < count:
+            return False
+        self.taken[node_id] += count
+        return True
+
+    def _row(
+        self,
+        child: NodeFacts,
+        idx: int,
+        state: TaskState,
+        parent: TaskRow,
+        compute_id: str | None,
+        available_at: int,
+        reason: str | None = None,
+    ) -> None:
+        generation = self.nodes[child.id].generation
+        self.rows.append(
+            (child.experiment_id, child.id, idx, generation, compute_id, int(state))
+            + (parent.priority, available_at, *child.needs, child.gate_open, reason)
+            + (self.now if state.is_terminal else None, self.now)
+        )
+
+    def store(self) -> None:
+        """Insert the collected rows."""
+        ids = new_ids(len(self.rows))
+        insert_rows(
+            "tasks",
+            NEW_TASK_COLUMNS,
+            [(task_id, *row) for task_id, row in zip(ids, self.rows, strict=True)],
+        )
+
+
+def _below(node: NodeFacts, idx: int) -> Iterable[tuple[NodeFacts, int, int]]:
+    """(node, first instance, count) for every node down the chains, of what hangs on one instance."""
+    for child in facts_of(node.children).values():
+        yield child, idx * child.own, child.own
+        yield from _below_many(child, idx * child.own, child.own)
+
+
+def _below_many(node: NodeFacts, start: int, count: int) -> Iterable[tuple[NodeFacts, int, int]]:
+    for child in facts_of(node.children).values():
+        yield child, start * child.own, count * child.own
+        yield from _below_many(child, start * child.own, count * child.own)
+
+
+def place(plan: str | None, node: str, parent: TaskRow) -> str | None:
+    """Where a dependent runs: where its parent ran and left its files, if it may run there."""
+    eligible = eligible_computes(plan, node)
+    if parent.compute_id in eligible or not eligible:
+        return parent.compute_id
+    return eligible[parent.idx % len(eligible)]
+
+
+def eligible_computes(plan: str | None, node: str) -> tuple[str, ...]:
+    """The ids of the compute resources that the plan found able to run a node."""
+    return _eligible(plan).get(node, ()) if plan else ()
+
+
+@lru_cache(maxsize=1024)
+def _eligible(plan: str) -> dict[str, tuple[str, ...]]:
+    by_node: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    for name, entry in json.loads(plan).get("nodes", {}).items():
+        by_node[name] = tuple(choice["compute_id"] for choice in entry["computes"])
+    return dict(by_node)

@@ -1,0 +1,167 @@
+"""Leases that an agent gives back, and leases that it turns out not to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from airavata_scheduler.models.agent_session import Caller, Session, caller_of, live_session
+from airavata_scheduler.models.database import execute, retried, transaction
+from airavata_scheduler.models.lease_records import (
+    HoldVerdict,
+    LeaseName,
+    Phase,
+    Reconciled,
+    Released,
+    ReleaseVerdict,
+    Truth,
+)
+from airavata_scheduler.models.report_rules import is_current, is_newest, may_reattach
+from airavata_scheduler.models.settling import Settlement, settle
+from airavata_scheduler.models.starting import PHASES, Held, hold
+from airavata_scheduler.models.states import TaskState
+from airavata_scheduler.models.task_rows import LEASED, TaskRow, lock_tasks, read_tasks
+
+
+@retried
+def release(session_id: str, leases: Sequence[LeaseName], reason: str) -> Released:
+    """Give back leases whose payload has not started; no budget pays for it.
+
+    A lease that was given back cannot be taken up again. Raises NotFound or Conflict as
+    `live_session`.
+    """
+    with transaction():
+        session = live_session(session_id)
+        rows = lock_tasks(lease.task_id for lease in leases)
+        verdicts: list[ReleaseVerdict] = []
+        given_back: dict[str, TaskRow] = {}
+        for lease in leases:
+            row = rows.get(lease.task_id)
+            verdict = _release_verdict(row, lease, session.agent_id)
+            verdicts.append(verdict)
+            if row is not None and verdict == "released" and row.state is TaskState.LEASED:
+                given_back[row.id] = row
+        settlements = [_given_back(row, reason) for row in given_back.values()]
+        return Released(verdicts=verdicts, wakeups=settle(settlements, session.now))
+
+
+def _release_verdict(row: TaskRow | None, lease: LeaseName, agent_id: str) -> ReleaseVerdict:
+    if row is None:
+        return "gone"
+    if is_current(row, lease, agent_id):
+        return "released" if row.state is TaskState.LEASED else "started"
+    if row.state.is_terminal and is_newest(row, lease, agent_id):
+        return "finished"
+    waiting = row.state in (TaskState.QUEUED, TaskState.PENDING)
+    if waiting and row.attempt == lease.attempt and row.lease_id in (None, lease.lease_id):
+        return "released"  # an earlier request did it, and its answer was lost
+    return "superseded"
+
+
+def _given_back(row: TaskRow, reason: str) -> Settlement:
+    if row.cancel_requested_at is not None:
+        return Settlement(row=row, state=TaskState.CANCELLED, reason="cancelled by a user")
+    return Settlement(row=row, state=TaskState.QUEUED, reason=reason[:2000])
+
+
+@retried
+def reconcile_session(
+    session_id: str,
+    held: Sequence[tuple[LeaseName, Phase | None]],
+    unresolved_claims: Collection[str],
+    *,
+    absent_for_s: float = 60.0,
+) -> Reconciled:
+    """Compare the full list of what an agent holds with what it was granted.
+
+    `held` pairs each lease with its phase (None: not started). A lease that is not current but
+    unclaimed is attached again; one that is current, but neither in the list nor of an unresolved
+    claim, is given back, provided that it was granted `absent_for_s` seconds ago or earlier: a list
+    may have been under way while a claim was answered. At the start of a session that is 0.
+    """
+    with transaction():
+        session = live_session(session_id)
+        listed = {lease.task_id for lease, _ in held}
+        absent = _absent(session, listed, set(unresolved_claims), int(absent_for_s * 1000))
+        rows = lock_tasks(listed | absent)
+        caller = caller_of(session)
+        verdicts: list[HoldVerdict] = []
+        taken: dict[str, Held] = {}
+        for lease, phase in held:
+            row = rows.get(lease.task_id)
+            verdict = _hold_verdict(row, lease, caller)
+            verdicts.append(verdict)
+            if row is not None and verdict in ("keep", "cancel"):
+                _take(taken, session, row, lease, phase)
+        wakeups = hold(session, taken.values())
+        missing = [
+            rows[task_id]
+            for task_id in absent
+            if task_id in rows and rows[task_id].session_id == session.id
+        ]
+        settlements = [_missing(row) for row in missing if row.state.is_leased]
+        return Reconciled(verdicts=verdicts, wakeups=wakeups | settle(settlements, session.now))
+
+
+def _take(
+    taken: dict[str, Held], session: Session, row: TaskRow, lease: LeaseName, phase: Phase | None
+) -> None:
+    """Note that the session holds the lease, where its row says less than that."""
+    told = TaskState.LEASED if phase is None else PHASES[phase]
+    state = max(told, row.state) if row.state.is_leased else told
+    if state is row.state and row.session_id == session.id:
+        return
+    began = state is not TaskState.LEASED
+    started_at = row.started_at or (session.now if began else None)
+    taken[row.id] = Held(row=row, lease=lease, state=state, started_at=started_at)
+
+
+def _missing(row: TaskRow) -> Settlement:
+    """A lease that its agent does not know: it was never received, so nothing has run.
+
+    One that had started is lost with the agent's journal; the infrastructure budget pays for that.
+    """
+    reason = "the agent does not hold this lease"
+    if row.state is TaskState.LEASED or row.cancel_requested_at is not None:
+        return _given_back(row, reason)
+    return Settlement(row=row, state=TaskState.QUEUED, infra_failures=1, reason=reason)
+
+
+def _absent(session: Session, listed: set[str], unresolved: set[str], older_ms: int) -> set[str]:
+    """Tasks of the session's leases that the list leaves out."""
+    rows = execute(
+        f"SELECT id, claim_id, leased_at FROM tasks WHERE session_id = %s AND state IN {LEASED}",
+        [session.id],
+    )
+    return {
+        row[0]
+        for row in rows
+        if row[0] not in listed
+        and row[1] not in unresolved
+        and (row[2] is None or row[2] <= session.now - older_ms)
+    }
+
+
+def _hold_verdict(row: TaskRow | None, lease: LeaseName, caller: Caller) -> HoldVerdict:
+    if row is None:
+        return "gone"
+    if is_current(row, lease, caller.agent_id) or may_reattach(row, lease, caller):
+        return "keep" if row.cancel_requested_at is None else "cancel"
+    if row.state.is_terminal and is_newest(row, lease, caller.agent_id):
+        # Its result was accepted and the answer got lost; or the task was cancelled under it.
+        return "report_again" if row.state is not TaskState.CANCELLED else "superseded"
+    return "superseded"
+
+
+def truth(session_id: str, lease: LeaseName) -> Truth:
+    """What holds for one lease now, changing nothing."""
+    session = live_session(session_id)
+    row = read_tasks([lease.task_id]).get(lease.task_id)
+    verdict = _hold_verdict(row, lease, caller_of(session))
+    if row is None or (verdict == "superseded" and row.agent_id != session.agent_id):
+        # What becomes of other agents' work is not this one's to know.
+        return Truth(state=None, verdict=verdict, cancel_requested=False)
+    return Truth(
+        state=row.state,
+        verdict=verdict,
+        cancel_requested=row.cancel_requested_at is not None,
+    )

@@ -1,0 +1,306 @@
+"""Agent sessions: one for each start of an agent, whose heartbeats keep all its leases alive."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airavata_scheduler.models.agent_session import Session, live_session
+from airavata_scheduler.models.database import (
+    change,
+    execute,
+    now_ms,
+    now_sql,
+    retried,
+    transaction,
+)
+from airavata_scheduler.models.errors import Forbidden, NotFound, Unauthenticated
+from airavata_scheduler.models.fields import canonical_json
+from airavata_scheduler.models.ids import new_id
+from airavata_scheduler.models.lease_records import HoldVerdict, LeaseName, Mark, Phase
+from airavata_scheduler.models.releasing import reconcile_session
+from airavata_scheduler.models.rows import insert_rows
+from airavata_scheduler.models.starting import mark
+from airavata_scheduler.models.sweeping import LEFT_BEHIND, expire_session
+from airavata_scheduler.models.task_rows import LEASED, for_update
+from airavata_scheduler.models.wakeups import Wakeups
+
+__all__ = [
+    "ALARMING_SWAPS",
+    "Beat",
+    "Opened",
+    "Session",
+    "current",
+    "end_session",
+    "heartbeat",
+    "open_session",
+    "revoke_agent",
+]
+
+ALIVE_MS = 30_000  # a session that spoke so recently was alive when another took over
+ALARMING_SWAPS = 3  # takeovers from a living session on another boot: a cloned state folder
+
+_REVOKED_PART = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A new session, and a verdict for each lease that the agent still held, in order."""
+
+    session_id: str
+    compute_id: str
+    verdicts: list[HoldVerdict]
+    superseded: str | None  # the session that it took over from, if that had not ended
+    swaps: int
+    wakeups: Wakeups = field(default_factory=Wakeups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """The answer to a heartbeat: only the leases that are not simply kept."""
+
+    want_full: bool
+    verdicts: list[tuple[LeaseName, HoldVerdict]]
+    wakeups: Wakeups = field(default_factory=Wakeups)
+
+
+def current(session_id: str) -> Session:
+    """The session. Raises NotFound or Conflict as `live_session` when it is not (or no longer) one."""
+    return live_session(session_id)
+
+
+@retried
+def open_session(
+    *,
+    agent_id: str,
+    boot_id: str,
+    state_folder_id: str,
+    version: str,
+    capabilities: Mapping[str, Any],
+    policy: Mapping[str, Any],
+    mode: str = "normal",
+    unresolved_claims: Collection[str] = (),
+    leases: Sequence[tuple[LeaseName, Phase | None]] = (),
+) -> Opened:
+    """Begin a session; an older one of the same agent ends as superseded and its leases move here.
+
+    `leases` is everything that the agent's journal holds, `unresolved_claims` the claims whose answer
+    it has not seen. Raises NotFound (`agent_unknown`), Unauthenticated (`agent_revoked`), Forbidden
+    (`agent_pending`).
+    """
+    with transaction():
+        compute_id, previous_id, swaps = _lock_agent(agent_id)
+        session_id, now = new_id(), now_ms()
+        superseded, swapped = _supersede(previous_id, session_id, boot_id, now)
+        insert_rows(
+            "agent_sessions",
+            ("id", "agent_id", "compute_id", "boot_id", "state_folder_id", "started_at")
+            + ("heartbeat_at", "held", "mode", "free"),
+            [
+                (session_id, agent_id, compute_id, boot_id[:128], state_folder_id[:128], now)
+                + (now, len(leases), mode, "{}")
+            ],
+        )
+        change(
+            "UPDATE agents SET session_id = %s, seen_at = %s, version_text = %s, capabilities = %s, "
+            "policy = %s, swaps = %s WHERE id = %s",
+            [session_id, now, version[:64], canonical_json(dict(capabilities))]
+            + [canonical_json(dict(policy)), swaps + swapped, agent_id],
+        )
+        # Nothing of this agent can be under way: the older session may not claim any more.
+        settled = reconcile_session(session_id, leases, unresolved_claims, absent_for_s=0)
+    return Opened(
+        session_id=session_id,
+        compute_id=compute_id,
+        verdicts=settled.verdicts,
+        superseded=superseded,
+        swaps=swaps + swapped,
+        wakeups=settled.wakeups,
+    )
+
+
+def _lock_agent(agent_id: str) -> tuple[str, str | None, int]:
+    rows = execute(
+        f"SELECT compute_id, session_id, swaps, state FROM agents WHERE id = %s{for_update()}",
+        [agent_id],
+    )
+    if not rows:
+        raise NotFound(
+            "This agent is not known here.", code="agent_unknown", hint="Enrol it again."
+        )
+    compute_id, session_id, swaps, state = rows[0]
+    if state == "revoked":
+        raise Unauthenticated(
+            "This agent was revoked.", code="agent_revoked", hint="Enrol it again with a new token."
+        )
+    if state == "pending":
+        raise Forbidden(
+            "This agent waits for approval.",
+            code="agent_pending",
+            hint="Ask the owner of the compute resource to approve it with its code.",
+        )
+    return compute_id, session_id, swaps
+
+
+def _supersede(
+    previous_id: str | None, session_id: str, boot_id: str, now: int
+) -> tuple[str | None, int]:
+    """End the agent's earlier session and take its leases over.
+
+    Returns the session that was still open, and 1 if it was alive on another boot of a machine: one
+    agent does that when it moves, two copies of one state folder do it again and again.
+    """
+    if previous_id is None:
+        return None, 0
+    rows = execute(
+        "SELECT boot_id, heartbeat_at, ended_at, end_reason FROM agent_sessions "
+        f"WHERE id = %s{for_update()}",
+        [previous_id],
+    )
+    if not rows:
+        return None, 0
+    old_boot_id, heartbeat_at, ended_at, reason = rows[0]
+    if ended_at is None or reason == LEFT_BEHIND:
+        change(
+            "UPDATE agent_sessions SET ended_at = COALESCE(ended_at, %s), end_reason = 'superseded' "
+            "WHERE id = %s",
+            [now, previous_id],
+        )
+    change(
+        f"UPDATE tasks SET session_id = %s WHERE session_id = %s AND state IN {LEASED}",
+        [session_id, previous_id],
+    )
+    if ended_at is not None:
+        return None, 0
+    swapped = old_boot_id != boot_id[:128] and now - heartbeat_at < ALIVE_MS
+    return previous_id, int(swapped)
+
+
+def heartbeat(
+    *,
+    session_id: str,
+    seq: int,
+    marks: Sequence[Mark] = (),
+    digest: tuple[int, str] | None = None,
+    full: Sequence[tuple[LeaseName, Phase | None]] | None = None,
+    unresolved_claims: Collection[str] = (),
+    mode: str = "normal",
+    free: Mapping[str, Any] | None = None,
+) -> Beat:
+    """Keep the session alive, take phases in, and compare what both sides hold.
+
+    `seq` rises with each heartbeat: an older one that arrives late keeps the session alive and does
+    nothing else. `digest` is (number of leases, hexadecimal XOR of their lease ids). Raises NotFound
+    or Conflict as `live_session`.
+    """
+    session = _note_beat(session_id, seq, mode, free or {}, digest)
+    if session is None:
+        return Beat(want_full=False, verdicts=[])
+    wakeups = mark(session_id, marks)
+    if full is not None:
+        settled = reconcile_session(session_id, full, unresolved_claims)
+        wakeups.merge(settled.wakeups)
+        told: list[tuple[LeaseName, HoldVerdict]] = [
+            (lease, verdict)
+            for (lease, _), verdict in zip(full, settled.verdicts, strict=True)
+            if verdict != "keep"
+        ]
+        return Beat(want_full=False, verdicts=told, wakeups=wakeups)
+    held = _held(session_id)
+    cancelled: list[tuple[LeaseName, HoldVerdict]] = [
+        (lease, "cancel") for lease, wanted in held if wanted
+    ]
+    differs = digest is not None and _digest(lease for lease, _ in held) != _number(digest)
+    return Beat(want_full=differs, verdicts=cancelled, wakeups=wakeups)
+
+
+@retried
+def _note_beat(
+    session_id: str,
+    seq: int,
+    mode: str,
+    free: Mapping[str, Any],
+    digest: tuple[int, str] | None,
+) -> Session | None:
+    """One UPDATE of one row; the session, or None for a heartbeat that is older than the last."""
+    fresh = change(
+        f"UPDATE agent_sessions SET heartbeat_at = {now_sql()}, heartbeat_seq = %s, mode = %s, "
+        "free = %s, held = COALESCE(%s, held) "
+        "WHERE id = %s AND ended_at IS NULL AND heartbeat_seq < %s",
+        [seq, mode, canonical_json(dict(free)), digest and digest[0], session_id, seq],
+    )
+    session = live_session(session_id)
+    if fresh:
+        return session
+    change(
+        f"UPDATE agent_sessions SET heartbeat_at = {now_sql()} WHERE id = %s AND ended_at IS NULL",
+        [session_id],
+    )
+    return None
+
+
+def _held(session_id: str) -> list[tuple[LeaseName, bool]]:
+    """The session's current leases, and whether a user wants them cancelled."""
+    rows = execute(
+        "SELECT id, attempt, lease_id, cancel_requested_at FROM tasks "
+        f"WHERE session_id = %s AND state IN {LEASED}",
+        [session_id],
+    )
+    return [(LeaseName(row[0], row[1], row[2]), row[3] is not None) for row in rows]
+
+
+def _digest(leases: Any) -> tuple[int, int]:
+    count = xor = 0
+    for lease in leases:
+        count += 1
+        xor ^= int(lease.lease_id, 16)
+    return count, xor
+
+
+def _number(digest: tuple[int, str]) -> tuple[int, int]:
+    try:
+        return digest[0], int(digest[1] or "0", 16)
+    except ValueError:
+        return -1, 0  # a digest that cannot be read never agrees: the full list settles it
+
+
+@retried
+def end_session(session_id: str, reason: str = LEFT_BEHIND) -> None:
+    """The agent stops. Payloads that it left running keep their leases until `requeue_after`.
+
+    Ending a session twice does nothing.
+    """
+    change(
+        f"UPDATE agent_sessions SET ended_at = {now_sql()}, end_reason = %s "
+        "WHERE id = %s AND ended_at IS NULL",
+        [LEFT_BEHIND, session_id],
+    )
+    # Why it stopped is for people; how its leases end is the sweep's to know, so they are two things.
+    change(
+        "UPDATE agent_sessions SET mode = %s WHERE id = %s AND end_reason = %s",
+        [reason[:16], session_id, LEFT_BEHIND],
+    )
+
+
+def revoke_agent(agent_id: str) -> Wakeups:
+    """Revoke an agent: its tokens end, its session ends, its leases are requeued at once.
+
+    Raises NotFound (`agent_unknown`).
+    """
+    changed = change(
+        "UPDATE agents SET state = 'revoked', token_version = token_version + 1 WHERE id = %s",
+        [agent_id],
+    )
+    if not changed:
+        raise NotFound("This agent is not known here.", code="agent_unknown")
+    wakeups = Wakeups()
+    for (session_id,) in execute(
+        "SELECT id FROM agent_sessions WHERE agent_id = %s AND (ended_at IS NULL OR end_reason = %s)",
+        [agent_id, LEFT_BEHIND],
+    ):
+        count = _REVOKED_PART
+        while count == _REVOKED_PART:
+            count, woken = expire_session(session_id, _REVOKED_PART, 0, reason="revoked")
+            wakeups.merge(woken)
+    return wakeups

@@ -1,0 +1,160 @@
+"""Sweeping: leases that nobody speaks for any more.
+
+Two things end a lease without its agent: an offer that was never taken up, and a session that was
+silent for longer than `requeue_after`. Neither happens while the outage grace lasts: then the silence
+may have been ours.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airavata_scheduler.models import attempts, epoch
+from airavata_scheduler.models.database import change, execute, now_ms, retried, transaction
+from airavata_scheduler.models.report_rules import lost
+from airavata_scheduler.models.settling import Settlement, settle
+from airavata_scheduler.models.states import TaskState
+from airavata_scheduler.models.task_rows import (
+    LEASED,
+    TASK_COLUMNS,
+    TaskRow,
+    for_update,
+    lock_tasks,
+    task_row,
+)
+from airavata_scheduler.models.wakeups import Wakeups
+
+# A session that ended while its payloads went on still has its leases, until it is silent too long.
+LEFT_BEHIND = "stopped"
+_PART = 200  # tasks settled in one transaction
+
+_OFFERS = (
+    "SELECT t.id, t.leased_at, c.timers FROM agent_sessions s "
+    "JOIN tasks t ON t.session_id = s.id AND t.state = 2 "
+    "JOIN compute_resources c ON c.id = s.compute_id "
+    "WHERE s.ended_at IS NULL AND t.gate_open = %s AND t.started_at IS NULL AND t.leased_at < %s "
+    "ORDER BY t.leased_at LIMIT %s"
+)
+_SILENT = (
+    "SELECT s.id, s.heartbeat_at, c.timers FROM agent_sessions s "
+    "JOIN compute_resources c ON c.id = s.compute_id "
+    "WHERE (s.ended_at IS NULL OR s.end_reason = %s) AND s.heartbeat_at < %s "
+    "ORDER BY s.heartbeat_at LIMIT %s"
+)
+
+
+def expire_offers(*, offer_ack_s: float = 60.0, limit: int = 1000) -> Wakeups:
+    """Requeue offers whose gate was not passed in time; at most `limit` of them, at no cost.
+
+    A resource's own `offer_ack_s` in its timers goes before. Leases with an open gate never lapse by
+    time: their agent may be running them.
+    """
+    wakeups = Wakeups()
+    if epoch.in_grace():
+        return wakeups
+    now = now_ms()
+    # The shortest time decides what is looked at, each resource's own what is done.
+    rows = execute(_OFFERS, [False, now - 1000, limit])
+    late = [row[0] for row in rows if row[1] < now - _timer_ms(row[2], "offer_ack_s", offer_ack_s)]
+    for start in range(0, len(late), _PART):
+        wakeups.merge(_lapse(late[start : start + _PART]))
+    return wakeups
+
+
+@retried
+def _lapse(task_ids: list[str]) -> Wakeups:
+    with transaction():
+        rows = lock_tasks(task_ids).values()
+        now = now_ms()
+        lapsed = [
+            _lapsed(row)
+            for row in rows
+            if row.state is TaskState.LEASED and not row.gate_open and row.started_at is None
+        ]
+        return settle(lapsed, now)
+
+
+def _lapsed(row: TaskRow) -> Settlement:
+    if row.cancel_requested_at is not None:
+        return Settlement(row=row, state=TaskState.CANCELLED, reason="cancelled by a user")
+    return Settlement(
+        row=row, state=TaskState.QUEUED, reason="offer_lapsed: not started in time", keep_lease=True
+    )
+
+
+def expire_sessions(*, requeue_after_s: float = 900.0, limit: int = 1000) -> Wakeups:
+    """End sessions that were silent too long and requeue their tasks, at most `limit` tasks a call.
+
+    The infrastructure budget pays; the attempts are kept as EXPIRED. A resource's own
+    `requeue_after_s` in its timers goes before.
+    """
+    wakeups = Wakeups()
+    if epoch.in_grace():
+        return wakeups
+    now = now_ms()
+    left = limit
+    for session_id, heartbeat_at, timers in execute(_SILENT, [LEFT_BEHIND, now - 1000, 500]):
+        after_ms = _timer_ms(timers, "requeue_after_s", requeue_after_s)
+        while left > 0 and heartbeat_at < now - after_ms:
+            count, woken = expire_session(session_id, min(left, _PART), after_ms)
+            wakeups.merge(woken)
+            left -= count
+            if count < _PART:
+                break
+    return wakeups
+
+
+@retried
+def expire_session(
+    session_id: str, limit: int, after_ms: int, *, reason: str = "expired"
+) -> tuple[int, Wakeups]:
+    """Requeue up to `limit` tasks of a session silent for `after_ms`; when none is left it ends.
+
+    Returns how many tasks were requeued. A session that spoke meanwhile is left alone.
+    """
+    with transaction():
+        found = execute(
+            f"SELECT heartbeat_at FROM agent_sessions WHERE id = %s{for_update()}",
+            [session_id],
+        )
+        now = now_ms()
+        if not found or found[0][0] > now - after_ms:
+            return 0, Wakeups()
+        rows = [
+            task_row(row)
+            for row in execute(
+                f"SELECT {TASK_COLUMNS} FROM tasks WHERE session_id = %s AND state IN {LEASED} "
+                f"ORDER BY id LIMIT %s{for_update()}",
+                [session_id, limit],
+            )
+        ]
+        if len(rows) < limit:
+            change(
+                "UPDATE agent_sessions SET ended_at = COALESCE(ended_at, %s), end_reason = %s "
+                "WHERE id = %s",
+                [now, reason, session_id],
+            )
+        silent_s = (now - found[0][0]) // 1000
+        return len(rows), _requeue_silent(rows, f"no word from the agent for {silent_s} s", now)
+
+
+def _requeue_silent(rows: list[TaskRow], message: str, now: int) -> Wakeups:
+    lost_before = attempts.agents_that_lost(row.id for row in rows if row.infra_failures)
+    attempts.store([attempts.expired(row, message, now) for row in rows])
+    settlements = [
+        lost(
+            row,
+            f"agent_expired: {message}",
+            len(lost_before.get(row.id, set()) | {str(row.agent_id)}),
+            keep_lease=True,
+        )
+        for row in rows
+    ]
+    return settle(settlements, now)
+
+
+def _timer_ms(timers: Any, name: str, default_s: float) -> int:
+    """A compute resource's own timer, or the deployment's."""
+    own = json.loads(timers).get(name) if timers else None
+    return int(float(default_s if own is None else own) * 1000)
