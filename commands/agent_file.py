@@ -1,7 +1,7 @@
 """The agent as one file: a zip that `python3` runs, the same bytes from the same sources.
 
-Entries are sorted and carry one fixed time, so that two builds on two machines are equal and the hash
-that `install.sh` prints can be checked by anybody.
+Entries are sorted and carry one fixed time, so two builds on two machines are equal, and
+anybody can check the hash that `install.sh` prints.
 """
 
 from __future__ import annotations

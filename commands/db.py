@@ -39,7 +39,7 @@ def check() -> None:
     default="postgresql",
     show_default=True,
 )
-def print_schema(dialect: str) -> None:
+def print_schema(dialect: database.Dialect) -> None:
     """Print the whole schema as SQL (db/schema.sql and db/schema.mysql.sql are made so)."""
     click.echo(schema.ddl(dialect), nl=False)
 
