@@ -120,7 +120,7 @@ def test_a_lost_connection_inside_an_inner_transaction_shows_itself(server: Serv
 def test_a_start_without_a_database_says_why(
     postgres_server: PostgreSQL, mariadb_server: MariaDB, tmp_path: Path
 ) -> None:
-    """Wrong name, wrong password, nobody there: one sentence with the driver's cause, no password."""
+    """Wrong name, wrong password, nobody there: a sentence with the cause, without the password."""
     cases = [
         (postgres_server.url("no_such_database"), "no_such_database"),
         (mariadb_server.url("no_such_database"), "no_such_database"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -198,10 +199,8 @@ def test_an_older_database_is_upgraded_step_by_step(
     """`check` asks for the upgrade; `upgrade` runs what is missing, in order, once."""
     ran: list[int] = []
     later = tuple(
-        migrations.Migration(
-            version=number, name=f"step_{number}", apply=lambda n=number: ran.append(n)
-        )
-        for number in (2, 3)
+        migrations.Migration(version=step, name=f"step_{step}", apply=partial(ran.append, step))
+        for step in (2, 3)
     )
     monkeypatch.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS + later)
     monkeypatch.setattr(schema, "VERSION", 3)

@@ -31,8 +31,8 @@ class PostgreSQL:
             owned_by(self.data, "postgres")
         subprocess.run(
             [
-                *(*as_user("postgres"), initdb, "-D", self.data, "-A", "trust", "-U", "postgres"),
-                *("--no-sync", "-E", "UTF8", "--locale=C.UTF-8"),
+                *(*as_user("postgres"), initdb, "-D", str(self.data), "--no-sync"),
+                *("-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"),
             ],
             check=True,
             capture_output=True,
