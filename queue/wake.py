@@ -57,6 +57,7 @@ class _Board:
         with self.lock:
             for subject in subjects:
                 for waiter in self.waiters.get(subject, ()):
+                    waiter.heard.add(subject)
                     waiter.event.set()
 
     def ring_all(self) -> None:
@@ -137,11 +138,15 @@ def channel() -> str:
 
 
 class Waiter:
-    """Waits for any of its subjects; use it as a context manager (see the module's text)."""
+    """Waits for any of its subjects; use it as a context manager (see the module's text).
+
+    `heard` collects the subjects that were rung: hints, as every wake-up is one.
+    """
 
     def __init__(self, *subjects: Subject) -> None:
         self.subjects = subjects
         self.event = threading.Event()
+        self.heard: set[Subject] = set()
         self._board = _current_board()
 
     def __enter__(self) -> Waiter:

@@ -1,0 +1,80 @@
+"""The cron table: what the daemon's clock starts, and the row that makes it run once a period.
+
+Every daemon has a clock. All of them may find an entry due and ask for it; the job itself first
+takes the row `cron:<name>` of the table `deployment` by one conditional update on the database's
+clock, and only one of them gets it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from airavata_scheduler.models import database
+from airavata_scheduler.models.rows import insert_rows
+
+OVERDUE_PERIODS = 3.0
+PERIOD_WITHOUT_REDIS_S = 2.0  # jobs cannot be announced then, so the reconciler is all there is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One background job; `name` is also the function in `jobs.py`.
+
+    It is due `period_s` seconds after it last began, and never begins within `gap_s`: that holds
+    between the clocks of several daemons.
+    """
+
+    name: str
+    period_s: float
+    gap_s: float
+
+    @property
+    def row(self) -> str:
+        """The name of its row in `deployment`."""
+        return f"cron:{self.name}"
+
+
+SWEEP = Entry(name="sweep", period_s=5.0, gap_s=4.0)  # PROTOCOL.md section 4: a tick every 5 s
+RECONCILE = Entry(name="reconcile", period_s=30.0, gap_s=1.0)
+RETENTION = Entry(name="retention", period_s=600.0, gap_s=300.0)
+
+
+def table(reconcile_period_s: float) -> tuple[Entry, ...]:
+    """Every entry; `reconcile_period_s` is WORKER_INTERVAL."""
+    reconcile = Entry(
+        name=RECONCILE.name, period_s=reconcile_period_s, gap_s=min(1.0, reconcile_period_s / 2)
+    )
+    return (SWEEP, reconcile, RETENTION)
+
+
+def due(entries: tuple[Entry, ...], *, redis_is_up: bool) -> list[tuple[Entry, bool]]:
+    """The entries whose period is over, each with whether it is long overdue (or never ran)."""
+    rows = database.execute("SELECT name, at FROM deployment WHERE name LIKE %s", ("cron:%",))
+    last_ms = {str(name): int(at) for name, at in rows}
+    now_ms = database.now_ms()
+    found = []
+    for entry in entries:
+        age_s = (now_ms - last_ms.get(entry.row, 0)) / 1000
+        period_s = entry.period_s
+        if entry.name == RECONCILE.name and not redis_is_up:
+            period_s = min(period_s, PERIOD_WITHOUT_REDIS_S)
+        if age_s >= period_s:
+            found.append((entry, age_s >= period_s * OVERDUE_PERIODS))
+    return found
+
+
+def take(entry: Entry) -> bool:
+    """Take the entry's turn; False if some process took it less than its gap ago.
+
+    A turn is used up when it is taken: a run that fails comes again after its period.
+    """
+    now = database.now_sql()
+    with database.transaction():
+        insert_rows(
+            "deployment", ("name", "value", "at"), [(entry.row, "", 0)], on_conflict="nothing"
+        )
+        taken = database.change(
+            f"UPDATE deployment SET at = {now} WHERE name = %s AND at <= {now} - %s",  # noqa: S608
+            (entry.row, int(entry.gap_s * 1000)),
+        )
+    return taken == 1
