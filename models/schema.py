@@ -1,13 +1,12 @@
 """The tables as SQL text: what creates a database, and what `db/schema*.sql` hold.
 
 The text is made from the tables here and nowhere else: a migrated database, a loaded file and the
-models cannot differ. `python -m airavata_scheduler.models.schema` writes the files again.
+models cannot differ. `make schema` writes the files again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import peewee
 
@@ -156,13 +155,3 @@ def _index(index: Index, dialect: Dialect, table: type[Table] | None = None) -> 
     where = f" WHERE {index.where}" if index.where and dialect != "mysql" else ""
     unique = "UNIQUE " if index.unique else ""
     return f"{unique}INDEX {_quoted(index.name, dialect)}{on} ({', '.join(terms)}){where}"
-
-
-def write_files(folder: Path) -> None:
-    """Write the schema files into `folder` (the repository's db/)."""
-    for dialect, name in FILES.items():
-        (folder / name).write_text(ddl(dialect), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write_files(Path(__file__).parent.parent / "db")

@@ -135,7 +135,7 @@ def test_update_rows_finds_rows_by_their_key() -> None:
     )
 
     text = " ".join(str(value) for row in plan for value in row)
-    assert any(word in text for word in ("tasks_pkey", "eq_ref", "const", "sqlite_autoindex_tasks"))
+    assert any(word in text for word in ("tasks_pkey", "PRIMARY", "sqlite_autoindex_tasks"))
 
 
 def test_insert_or_add_counts_up() -> None:

@@ -133,7 +133,8 @@ def test_mysql_loads_the_file_as_the_guide_says(mariadb_server: MariaDB) -> None
 
         found = shape(loaded)
         assert found == shape(upgraded(url))
-        assert {row[4] for row in found["columns"]} == {None, "utf8mb4_nopad_bin"}
+        collations = {row[4] for row in found["columns"]} - {None}
+        assert collations in ({"utf8mb4_nopad_bin"}, {"utf8mb4_0900_bin"})  # MariaDB's, MySQL's
         db.connect(loaded)
         migrations.check()
         assert migrations.upgrade() == []
