@@ -1,8 +1,8 @@
 """Who may do what: the one table of routes, and the one gate in front of them.
 
-Every route of the application has one entry in `ROUTES`: who may call it, and which checks must hold.
-A check names an object's kind, a permission, and where the request carries the object's name. The
-gate finds the objects, asks `permissions.allows`, and only then lets the view run; the view
+Every route of the application has one entry in `ROUTES`: who may call it, and which checks must
+hold. A check names an object's kind, a permission, and where the request carries the object's name.
+The gate finds the objects, asks `permissions.allows`, and only then lets the view run; the view
 takes what was found by `target()`. A route without an entry stops the start.
 
 An object that the caller may not read does not exist for them: the answer is the same 404.
@@ -57,7 +57,8 @@ def require(kind: Kind, name: str, permission: Permission, *, within: str | None
 def require_all(kind: Kind, ids: list[str], permission: Permission) -> list[Target]:
     """The objects with these full ids, in their order, in one query; for batches.
 
-    Raises NotFound for the first that the caller may not read, Forbidden for one they may not touch.
+    Raises NotFound for the first that the caller may not read, Forbidden for one they may not
+    touch.
     """
     principal = principals.current()
     found = naming.find_all(kind, ids, principal)

@@ -1,10 +1,10 @@
 """The Flask application: which blueprints, in which order a request passes what.
 
-A request passes: request id and clock → HTTPS → rate limit → the gate (who, may they) → the view. Errors
-become problems on the way out, then come the security headers and the log line.
+A request passes: request id and clock → HTTPS → rate limit → the gate (who, may they) → the view.
+Errors become problems on the way out, then come the security headers and the log line.
 
-A new noun is one module with an `APIBlueprint` called `api`, one line in `CLIENT` or `AGENT`, and the
-rows of its routes in `route_table.py`.
+A new noun is one module with an `APIBlueprint` called `api`, one line in `CLIENT` or `AGENT`, and
+the rows of its routes in `route_table.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from airavata_scheduler.functions import (
     compute_resources,
     health,
     https_only,
+    members,
     metrics,
     openapi,
     problems,
@@ -30,12 +31,14 @@ from airavata_scheduler.functions import (
     rate_limit,
     request_log,
     storage_resources,
+    streams,
     users,
 )
 from airavata_scheduler.functions.bodies import StrictRequest
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import database
 from airavata_scheduler.models.errors import BadInput
+from airavata_scheduler.queue import connection
 
 Group = Literal["client", "agent"]
 
@@ -43,6 +46,7 @@ CLIENT: Final[tuple[APIBlueprint, ...]] = (
     auth.api,
     users.api,
     projects.api,
+    members.api,
     compute_resources.api,
     storage_resources.api,
     agents.api,
@@ -61,10 +65,14 @@ class Application(OpenAPI):
 
     def register_api(self, api: APIBlueprint, **options: Any) -> None:
         """As in flask-openapi3, but a path that two modules serve keeps both their methods."""
-        before = {path: dict(item) for path, item in self.paths.items()}
+        before = dict(self.paths)
         super().register_api(api, **options)
         for path, item in before.items():
-            self.paths[path] = {**item, **self.paths[path]}
+            now = self.paths[path]
+            if now is not item:
+                operations = {name: getattr(item, name) for name in item.model_fields_set}
+                operations |= {name: getattr(now, name) for name in now.model_fields_set}
+                self.paths[path] = type(item).model_construct(**operations)
 
 
 def create_app(
@@ -82,6 +90,8 @@ def create_app(
     app.config["PROPAGATE_EXCEPTIONS"] = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
     app.url_map.strict_slashes = True
+    connection.configure(config.redis_url)
+    streams.allow(config.api_threads)
     app.validation_error_callback = problems.raise_invalid
     request_log.register(app)
     https_only.register(app, config)

@@ -10,7 +10,7 @@ from airavata_scheduler.models.errors import PreconditionFailed
 
 
 def etagged(document: dict[str, Any], version: int, status: int = 200) -> Response:
-    """`document` with its version as strong ETag; 304 without a body if the caller has it already."""
+    """`document` with its version as ETag; 304 without a body if the caller has it already."""
     response = jsonify(document)
     response.status_code = status
     response.set_etag(str(version))

@@ -1,8 +1,9 @@
 """Creating exactly once: the `Idempotency-Key` of a POST.
 
-The key's row is written in the same transaction as what is created. So a second request with the same
-key, even at the same moment, waits for the first one's commit and then gets the first one's answer; and
-when the first one fails or the process dies, nothing is left and the second one creates.
+The key's row is written in the same transaction as what is created. So a second request with the
+same key, even at the same moment, waits for the first one's commit and then gets the first one's
+answer; and when the first one fails or the process dies, nothing is left and the second one
+creates.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from flask import g, request
 from peewee import IntegrityError
 
 from airavata_scheduler.functions import principals, tokens
-from airavata_scheduler.functions.bodies import StrictRequest
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.errors import BadInput
-from airavata_scheduler.models.tables_system import IdempotencyKey
+from airavata_scheduler.models.tables import IdempotencyKey
 
 HEADER = "Idempotency-Key"
 MAX_KEY_CHARS = 128
@@ -30,7 +30,7 @@ MAX_KEY_CHARS = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Created:
-    """The answer of a creating request: the first one's document, also when this one is a repeat."""
+    """The answer of a creating request: the first one's document, also to a repeat."""
 
     document: dict[str, Any]
     replayed: bool
@@ -78,7 +78,6 @@ def _key() -> str | None:
 
 
 def _request_hash() -> str:
-    assert isinstance(request, StrictRequest) or hasattr(request, "body_bytes")
     hasher = hashlib.sha256(f"{request.method} {request.full_path}\n".encode())
     hasher.update(request.get_data(cache=True))
     return hasher.hexdigest()

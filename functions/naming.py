@@ -1,7 +1,8 @@
 """Finding the object that a person named: by id, unique name, or unambiguous id prefix.
 
-Only rows that the caller may read are ever looked at, so an object of another tenant and one that does
-not exist give the same answer. A wrong name is answered with the nearest three that the caller may see.
+Only rows that the caller may read are ever looked at, so an object of another tenant and one that
+does not exist give the same answer. A wrong name is answered with the nearest three that the caller
+may see.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ from airavata_scheduler.functions import permissions
 from airavata_scheduler.functions.principals import Principal
 from airavata_scheduler.models.errors import BadInput, NotFound
 from airavata_scheduler.models.ids import is_id
-from airavata_scheduler.models.tables_people import Project, ProjectMember, User
-from airavata_scheduler.models.tables_resources import Agent, ComputeResource, StorageResource
-from airavata_scheduler.models.tables_work import Artifact, Experiment, Function, Task
+from airavata_scheduler.models.tables import (
+    Agent,
+    Artifact,
+    ComputeResource,
+    Experiment,
+    Function,
+    Project,
+    ProjectMember,
+    StorageResource,
+    Task,
+    User,
+)
 
 Kind = Literal[
     "system",
@@ -50,8 +60,9 @@ _HIGH = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 class Target:
     """An object that a request names, with what permissions are decided by.
 
-    `row` holds all columns by name (of the `tasks` row for a task, and so on). `number` is the version
-    that was asked for as `name@number`, for functions.
+    `row` holds the columns by name (of the `tasks` row for a task, and so on; an experiment's
+    `spec`, `source` and `plan` are left out). `number` is the version that was asked for as
+    `name@number`.
     """
 
     kind: Kind
@@ -79,12 +90,19 @@ def spoken(kind: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """How the rows of one kind are read: columns with aliases, joins, and what the caller may see."""
+    """How the rows of one kind are read, and which of them a principal may see."""
 
     model: type[peewee.Model]
     name: peewee.Field | None
     rows: Callable[[], peewee.ModelSelect]
     visible: Callable[[Principal], peewee.Expression]
+
+
+def _experiment_rows() -> peewee.ModelSelect:
+    """Without the documents, which may be megabytes: who needs them reads them by id."""
+    fields = Experiment._meta.sorted_fields
+    light = [column for column in fields if column.name not in ("spec", "source", "plan")]
+    return Experiment.select(*light)
 
 
 def _task_rows() -> peewee.ModelSelect:
@@ -165,7 +183,7 @@ _SOURCES: Final[Mapping[str, _Source]] = {
     "experiment": _Source(
         model=Experiment,
         name=Experiment.name,
-        rows=Experiment.select,
+        rows=_experiment_rows,
         visible=_in_project("experiment", Experiment.project_id),
     ),
     "task": _Source(
@@ -186,8 +204,8 @@ _SOURCES: Final[Mapping[str, _Source]] = {
 def find(kind: Kind, asked: str, principal: Principal, *, within: str | None = None) -> Target:
     """The object of `kind` that `asked` names, among those that the principal may read.
 
-    `within` (a project's name or id) narrows a function's name, which is unique in its project only.
-    Raises NotFound with the nearest names, or BadInput `ambiguous_name` if several fit.
+    `within` (a project's name or id) narrows a function's name, which is unique in its project
+    only. Raises NotFound with the nearest names, or BadInput `ambiguous_name` if several fit.
     """
     source = _SOURCES[kind]
     name, number = _split_number(asked) if kind == "function" else (asked, None)
@@ -216,6 +234,12 @@ def find_all(kind: Kind, ids: list[str], principal: Principal) -> list[Target]:
         if text not in rows:
             raise not_found(kind, text, principal)
     return [_target(kind, rows[text], text, None) for text in ids]
+
+
+def rows_visible(kind: Kind, principal: Principal) -> peewee.ModelSelect:
+    """The rows of `kind` that the principal may read, as a query to order, narrow and page."""
+    source = _SOURCES[kind]
+    return source.rows().where(source.visible(principal))
 
 
 def not_found(kind: Kind, asked: str, principal: Principal) -> NotFound:

@@ -1,7 +1,7 @@
 """Pages of lists: `limit` and an opaque `cursor` that only we can write.
 
-A cursor holds where the last page ended (the values of the sort columns) and for which list it was made,
-signed: a forged one, or one of another list or filter, is refused.
+A cursor holds where the last page ended (the values of the sort columns) and for which list it was
+made, signed: a forged one, or one of another list or filter, is refused.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ member  reads, creates, and operates (cancels, pauses, retries) their own work a
 admin   besides that operates everybody's work in the project and manages its members and resources
 owner   besides that deletes the project and names admins
 
-System admins manage users, resources and agents, and a project's members; the *work* of a project is
-not theirs to see before they made themselves a member, which the audit log shows.
+System admins manage users, resources and agents, and a project's members; the *work* of a project
+is not theirs to see before they made themselves a member, which the audit log shows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import peewee
 from flask import g
 
 from airavata_scheduler.functions.principals import Principal
-from airavata_scheduler.models.tables_people import Project, ProjectMember
+from airavata_scheduler.models.tables import Project, ProjectMember
 
 if TYPE_CHECKING:
     from airavata_scheduler.functions.naming import Target
@@ -161,8 +161,8 @@ def visible(
 ) -> peewee.Expression:
     """The WHERE clause of the rows of `kind` that the principal may read.
 
-    `project` is the column with the row's project; for resources NULL there means shared, and `owner`
-    is the column with their owner. The lists' counterpart of `allows(…, "read", …)`.
+    `project` is the column with the row's project; for resources NULL there means shared, and
+    `owner` is the column with their owner. The lists' counterpart of `allows(…, "read", …)`.
     """
     if principal.is_admin and "read" in _SYSTEM_ADMINS.get(kind, ()):
         return peewee.Expression(peewee.SQL("1"), peewee.OP.EQ, peewee.SQL("1"))

@@ -13,7 +13,7 @@ from flask import g, request
 
 from airavata_scheduler.functions import tokens
 from airavata_scheduler.models.errors import Unauthenticated
-from airavata_scheduler.models.tables_people import Login, User
+from airavata_scheduler.models.tables import Login, User
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,8 @@
 
 A new route gets its row here. `access.py` reads the table; a test walks it.
 
-A place is `path:x`, `query:x` or `body:x`; `?` behind it: may be absent; `*`: may be absent, and is a list.
+A place is `path:x`, `query:x` or `body:x`; `?` behind it: may be absent; `*`: may be absent, and is
+a list.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ class Check:
 class Rule:
     """Who may call a route, and what must hold.
 
-    `anyone` needs no token; `agent` is checked by the agents' blueprint; `user` needs an access token,
-    and every check. A `user` rule without checks concerns the caller's own things, or a list
+    `anyone` needs no token; `agent` is checked by the agents' blueprint; `user` needs an access
+    token, and every check. A `user` rule without checks concerns the caller's own things, or a list
     which the view narrows by `permissions.visible`.
     """
 
@@ -109,7 +110,9 @@ _API: Mapping[str, Rule] = {
     "DELETE /compute-resources/{resource}": _COMPUTE_MANAGE,
     "GET /compute-resources/{resource}/status": _COMPUTE_READ,
     "POST /compute-resources/{resource}/enrolment-tokens": _COMPUTE_MANAGE,
-    "POST /storage-resources": _user(_on("project", "manage", "body:project?")),
+    "POST /storage-resources": _user(
+        _on("system", "manage"), _on("project", "read", "body:project?")
+    ),
     "GET /storage-resources": USER,
     "GET /storage-resources/{resource}": _STORAGE_READ,
     "PATCH /storage-resources/{resource}": _STORAGE_MANAGE,

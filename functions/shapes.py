@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from airavata_scheduler.functions import problems
+from airavata_scheduler.models.ids import is_id
 
 
 class _Strict(BaseModel):
@@ -42,6 +43,30 @@ class Path(BaseModel):
 
 class Answer(BaseModel):
     """What a view answers; documentation only, since views build their dicts themselves."""
+
+
+def _no_id(name: str) -> str:
+    if is_id(name):
+        raise ValueError("a name must not look like an id")
+    return name
+
+
+# ASCII only, so that no two names look alike; no blank or slash, so that they fit URLs and
+# commands.
+Name = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="Letters, digits and . _ -"),
+    AfterValidator(_no_id),
+]
+# One case only: Alice and alice would be taken for each other.
+UserName = Annotated[
+    str,
+    Field(pattern=r"^[a-z][a-z0-9._-]{0,62}$", description="Lower-case letters, digits and . _ -"),
+    AfterValidator(_no_id),
+]
+# Text of people: line breaks and tabs, but no other control character.
+Text = Annotated[str, Field(max_length=4000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
+Line = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 def rfc3339(milliseconds: int | None) -> str | None:

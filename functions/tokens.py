@@ -1,8 +1,8 @@
 """Tokens of users: signed access tokens, and refresh tokens that are used once.
 
 An access token is a JWT, HS256 and nothing else, for the audience `user`. A refresh token is
-`<login id>.<random>.<tag>`: the tag proves that we issued it, so an old one that comes back is theft
-(or a bug) and ends the login, while an invented one is only wrong.
+`<login id>.<random>.<tag>`: the tag proves that we issued it, so an old one that comes back is
+theft (or a bug) and ends the login, while an invented one is only wrong.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flask import current_app
 
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import Unauthenticated
-from airavata_scheduler.models.ids import is_id, secret_digest
+from airavata_scheduler.models.ids import is_id
 
 ISSUER = "airavata-scheduler"
 AUDIENCE = "user"
@@ -43,12 +43,17 @@ def configuration() -> Configuration:
     return found
 
 
-def derived_key(purpose: str) -> bytes:
-    """32 bytes for one `purpose`, so that a signature of one kind never passes for another."""
-    return hmac.digest(configuration().jwt_secret_key.encode(), purpose.encode(), "sha256")
+def derived_key(purpose: str, config: Configuration | None = None) -> bytes:
+    """32 bytes for one `purpose`, so that a signature of one kind never passes for another.
+
+    Outside a request give the `config`.
+    """
+    return hmac.digest(
+        (config or configuration()).jwt_secret_key.encode(), purpose.encode(), "sha256"
+    )
 
 
-def issue_access(*, user_id: str, login_id: str) -> str:
+def issue_access(config: Configuration, *, user_id: str, login_id: str) -> str:
     """A signed access token that ends after JWT_ACCESS_TOKEN_TTL."""
     now = int(time.time())
     claims = {
@@ -58,13 +63,13 @@ def issue_access(*, user_id: str, login_id: str) -> str:
         "sub": user_id,
         "sid": login_id,
         "iat": now,
-        "exp": now + int(configuration().jwt_access_token_ttl_s),
+        "exp": now + int(config.jwt_access_token_ttl_s),
     }
-    return jwt.encode(claims, configuration().jwt_secret_key, algorithm=ALGORITHM)
+    return jwt.encode(claims, config.jwt_secret_key, algorithm=ALGORITHM)
 
 
 def read_access(token: str) -> AccessClaims:
-    """The claims of an access token. Raises Unauthenticated, with code `token_expired` at its end."""
+    """What an access token says. Raises Unauthenticated; code `token_expired` at its end."""
     claims = _decode(token)
     well_formed = (
         claims["typ"] == TYPE
@@ -112,28 +117,28 @@ def signed_subject(token: str) -> str | None:
         return None
 
 
-def new_refresh(login_id: str) -> str:
+def new_refresh(config: Configuration, login_id: str) -> str:
     """A fresh refresh token of this login. Store only its `secret_digest`."""
     random = secrets.token_urlsafe(32)
-    return f"{login_id}.{random}.{_tag(login_id, random)}"
+    return f"{login_id}.{random}.{_tag(config, login_id, random)}"
 
 
-def login_of_refresh(token: str) -> str:
+def login_of_refresh(config: Configuration, token: str) -> str:
     """The login id of a refresh token that we issued. Raises Unauthenticated for any other text."""
     parts = token.split(".")
     if len(token) > _MAX_TOKEN_CHARS or len(parts) != 3:
         raise _not_a_refresh_token()
     login_id, random, tag = parts
     if not is_id(login_id) or not hmac.compare_digest(
-        _tag(login_id, random).encode(), tag.encode(errors="replace")
+        _tag(config, login_id, random).encode(), tag.encode(errors="replace")
     ):
         raise _not_a_refresh_token()
     return login_id
 
 
-def _tag(login_id: str, random: str) -> str:
+def _tag(config: Configuration, login_id: str, random: str) -> str:
     text = f"{login_id}.{random}".encode(errors="replace")
-    return hmac.digest(derived_key("refresh"), text, "sha256").hex()[:32]
+    return hmac.digest(derived_key("refresh", config), text, "sha256").hex()[:32]
 
 
 def _not_a_refresh_token() -> Unauthenticated:
@@ -142,8 +147,3 @@ def _not_a_refresh_token() -> Unauthenticated:
         code="refresh_invalid",
         hint="Log in again: airavata auth login",
     )
-
-
-def digest(token: str) -> str:
-    """What is stored in place of a refresh token."""
-    return secret_digest(token)

@@ -1,0 +1,19 @@
+"""What gunicorn serves: `airavata_scheduler.functions.wsgi:application`.
+
+Each worker process imports this once: reads the configuration, connects, and builds the
+application.
+"""
+
+from __future__ import annotations
+
+from airavata_scheduler.functions import request_log
+from airavata_scheduler.functions.app import create_app
+from airavata_scheduler.models import database, migrations
+from airavata_scheduler.models.configuration import Configuration
+
+configuration = Configuration.read()
+request_log.configure(configuration.log_level)
+database.connect(configuration.database_url)
+with database.connected():
+    migrations.check()
+application = create_app(configuration, configuration.api_groups)
