@@ -1,4 +1,4 @@
-"""Local files that come with an experiment or function: sent before as blobs, named by path here."""
+"""Local files of an experiment or function: sent before as blobs, named by path here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from airavata_scheduler.functions.selected import tuple_rows
 from airavata_scheduler.functions.shapes import Body
 from airavata_scheduler.models.errors import BadInput, FieldError
 from airavata_scheduler.models.tables import Blob
@@ -37,10 +38,10 @@ def check_sent(project_id: str, files: Mapping[str, FileFacts]) -> None:
     digests = sorted({file.sha256 for file in files.values()})
     if not digests:
         return
-    rows = (
-        Blob.select(Blob.sha256, Blob.size)
-        .where((Blob.project_id == project_id) & Blob.sha256.in_(digests))
-        .tuples()
+    rows = tuple_rows(
+        Blob.select(Blob.sha256, Blob.size).where(
+            (Blob.project_id == project_id) & Blob.sha256.in_(digests)
+        )
     )
     sizes: dict[str, int] = dict(rows)
     faults = [

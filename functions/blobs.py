@@ -14,6 +14,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from airavata_scheduler.backends import stores
 from airavata_scheduler.backends.storage import CHUNK_BYTES
 from airavata_scheduler.functions import access, downloads, principals, tokens
+from airavata_scheduler.functions.selected import dict_row
 from airavata_scheduler.functions.shapes import Answer, Path
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.errors import NotFound, TooLarge
@@ -90,18 +91,15 @@ def get_blob(path: BlobPath) -> Response:
 
 def find(project_id: str, sha256: str) -> dict[str, Any] | None:
     """The row of a project's blob, or None."""
-    row: dict[str, Any] | None = (
-        Blob.select()
-        .where((Blob.project_id == project_id) & (Blob.sha256 == sha256))
-        .dicts()
-        .first()
+    row: dict[str, Any] | None = dict_row(
+        Blob.select().where((Blob.project_id == project_id) & (Blob.sha256 == sha256))
     )
     return row
 
 
 def uploaded(limit: int) -> Iterator[bytes]:
     """The request's raw body piece by piece. Raises TooLarge beyond `limit` bytes."""
-    request.max_content_length = limit  # type: ignore[misc]  # a property that Flask lets us set
+    request.max_content_length = limit
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     arrived = 0

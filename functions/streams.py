@@ -110,6 +110,11 @@ def end_all() -> None:
     _process.ending.set()
 
 
+def is_ending() -> bool:
+    """Whether this process is about to stop, so that nobody should begin or go on to wait."""
+    return _process.ending.is_set()
+
+
 def wait_until(deadline_s: float, look: Callable[[], bool], *subjects: Subject) -> bool:
     """Look until `look()` is true or the monotonic clock reads `deadline_s`; the last answer.
 
