@@ -6,6 +6,7 @@ plot.py RESULT.csv PICTURE.png: the rod from left to right, time downwards, heat
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 # From cold to hot; the 256 colours lie between these.
 ANCHORS = [(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)]
@@ -18,9 +19,8 @@ def palette():
     for index in range(256):
         place = index / 255 * (len(ANCHORS) - 1)
         low = min(int(place), len(ANCHORS) - 2)
-        part = place - low
-        pairs = zip(ANCHORS[low], ANCHORS[low + 1])
-        colours += bytes(round(a + (b - a) * part) for a, b in pairs)
+        below, above, part = ANCHORS[low], ANCHORS[low + 1], place - low
+        colours += bytes(round(below[i] + (above[i] - below[i]) * part) for i in range(3))
     return bytes(colours)
 
 
@@ -48,12 +48,11 @@ def png(rows):
 def main():
     """Draw the table that is named first into the file that is named second."""
     source, target = sys.argv[1:]
-    with open(source, encoding="ascii") as lines:
-        table = [[float(value) for value in line.split(",")] for line in lines]
+    lines = Path(source).read_text(encoding="ascii").splitlines()
+    table = [[float(value) for value in line.split(",")] for line in lines]
     hottest = max(max(row) for row in table) or 1.0
     rows = [bytes(round(255 * (max(u, 0.0) / hottest) ** GAMMA) for u in row) for row in table]
-    with open(target, "wb") as picture:
-        picture.write(png(rows))
+    Path(target).write_bytes(png(rows))
 
 
 if __name__ == "__main__":

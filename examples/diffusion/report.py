@@ -4,10 +4,10 @@ The folder holds `<instance>-plot.png`; instances of one rate follow each other,
 shows three bands, slow diffusion above, fast below.
 """
 
-import os
 import struct
 import sys
 import zlib
+from pathlib import Path
 
 from plot import png
 
@@ -18,8 +18,7 @@ GAP_COLOUR = 255
 
 def read_png(path):
     """The rows of colour numbers of a picture that plot.py drew."""
-    with open(path, "rb") as picture:
-        data = picture.read()
+    data = path.read_bytes()
     width, height = struct.unpack(">II", data[16:24])
     packed, position = b"", 8
     while position < len(data):
@@ -42,7 +41,7 @@ def mosaic(pictures):
     for start in range(0, len(pictures), COLUMNS):
         strip = pictures[start : start + COLUMNS]
         strip += [blank] * (COLUMNS - len(strip))
-        rows += [gap.join(parts) for parts in zip(*strip)]
+        rows += [gap.join(picture[line] for picture in strip) for line in range(len(blank))]
         rows += [bytes([GAP_COLOUR]) * len(rows[0])] * GAP
     return rows[:-GAP]
 
@@ -50,12 +49,11 @@ def mosaic(pictures):
 def main():
     """Put the pictures of the folder together, in the order of their instances."""
     folder, target = sys.argv[1:]
-    names = sorted(os.listdir(folder), key=lambda name: int(name.split("-")[0]))
-    if not names:
+    paths = sorted(Path(folder).iterdir(), key=lambda path: int(path.name.split("-")[0]))
+    if not paths:
         raise SystemExit(f"there is no picture in {folder}")
-    with open(target, "wb") as picture:
-        picture.write(png(mosaic([read_png(os.path.join(folder, name)) for name in names])))
-    print(f"{len(names)} pictures in {target}")
+    Path(target).write_bytes(png(mosaic([read_png(path) for path in paths])))
+    print(f"{len(paths)} pictures in {target}")
 
 
 if __name__ == "__main__":

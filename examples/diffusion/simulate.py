@@ -27,7 +27,7 @@ def step(heat, rate):
     """The heat after one step; what leaves a cell enters its neighbours, so none is lost."""
     left = heat[:1] + heat[:-1]
     right = heat[1:] + heat[-1:]
-    return [u + rate * (a - 2 * u + b) for a, u, b in zip(left, heat, right)]
+    return list(map(lambda a, u, b: u + rate * (a - 2 * u + b), left, heat, right))
 
 
 def main():
