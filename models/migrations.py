@@ -106,10 +106,15 @@ def _apply(migration: Migration) -> None:
     # done: its function must be repeatable.
     with transaction():
         migration.apply()
-        change(
-            f"INSERT INTO schema_version (version, name, applied_at) VALUES (%s, %s, {now_sql()})",
-            (migration.version, migration.name),
-        )
+        record(migration.version, migration.name)
+
+
+def record(number: int, name: str) -> None:
+    """Note in the database that a migration was applied, now."""
+    change(
+        f"INSERT INTO schema_version (version, name, applied_at) VALUES (%s, %s, {now_sql()})",
+        (number, name),
+    )
 
 
 @contextmanager

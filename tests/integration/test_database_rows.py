@@ -127,7 +127,7 @@ def test_update_rows_finds_rows_by_their_key() -> None:
     if db.dialect() == "postgresql":
         db.execute("ANALYZE tasks")
         db.execute("SET enable_seqscan = off")
-    source, parameters = values_table("tasks", ("id", "lease_id"), [(ids[0], "a" * 32)])
+    source, parameters = values_table("tasks", ("id", "lease_id"), [(task, "") for task in ids[:3]])
     explain = "EXPLAIN QUERY PLAN" if db.dialect() == "sqlite" else "EXPLAIN"
 
     plan = db.execute(
