@@ -17,21 +17,39 @@ from flask_openapi3 import APIBlueprint, OpenAPI
 
 from airavata_scheduler.functions import (
     access,
+    agent_artifacts,
+    agent_enrolment,
+    agent_files,
+    agent_inputs,
+    agent_leases,
+    agent_logs,
+    agent_reports,
+    agent_sessions,
     agents,
+    artifacts,
     auth,
+    blobs,
     bootstrap,
+    calls,
     compute_resources,
+    experiments,
+    experiments_control,
+    experiments_streams,
+    experiments_views,
     health,
     https_only,
+    logs,
     members,
     metrics,
     openapi,
     problems,
     projects,
     rate_limit,
+    registry,
     request_log,
     storage_resources,
     streams,
+    tasks,
     users,
 )
 from airavata_scheduler.functions.bodies import StrictRequest
@@ -50,8 +68,27 @@ CLIENT: Final[tuple[APIBlueprint, ...]] = (
     compute_resources.api,
     storage_resources.api,
     agents.api,
+    registry.api,
+    calls.api,
+    blobs.api,
+    experiments.api,
+    experiments_control.api,
+    experiments_views.api,
+    experiments_streams.api,
+    tasks.api,
+    logs.api,
+    artifacts.api,
 )
-AGENT: Final[tuple[APIBlueprint, ...]] = ()
+AGENT: Final[tuple[APIBlueprint, ...]] = (
+    agent_enrolment.api,
+    agent_sessions.api,
+    agent_leases.api,
+    agent_inputs.api,
+    agent_logs.api,
+    agent_artifacts.api,
+    agent_reports.api,
+    agent_files.api,
+)
 ALWAYS: Final[tuple[APIBlueprint, ...]] = (health.api, metrics.api, openapi.api, bootstrap.api)
 GROUPS: Final[Mapping[Group, tuple[APIBlueprint, ...]]] = {"client": CLIENT, "agent": AGENT}
 

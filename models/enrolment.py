@@ -63,7 +63,7 @@ def by_token(token_hash: str, asked: Asked) -> dict[str, Any]:
         if token.used_at is not None:
             if token.secret_hash != asked.secret_hash:
                 raise _token_gone("has been used")
-            return _enrolled(token.agent_id, compute)
+            return _enrolled(str(token.agent_id), compute)
         agent_id = _agent_of_token(asked, compute["id"], token.agent_name, now)
         EnrolmentToken.update(used_at=now, agent_id=agent_id, secret_hash=asked.secret_hash).where(
             EnrolmentToken.token_hash == token_hash

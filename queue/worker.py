@@ -39,7 +39,7 @@ class QueueWorker(SimpleWorker):
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """TERM or INT: finish the present job, then end."""
         self.stopping = True
-        super().request_stop(signum, frame)
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
 
 def work(configuration: Configuration) -> None:

@@ -1,0 +1,137 @@
+"""I8: an agent reaches only the objects of leases that it holds.
+
+Every call that names a lease in its path passes `held`. A lease of somebody else does not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask_openapi3 import APIBlueprint
+from pydantic import BaseModel, ConfigDict, Field
+
+from airavata_scheduler.functions import agent_identity
+from airavata_scheduler.functions.shapes import Body
+from airavata_scheduler.models.database import execute
+from airavata_scheduler.models.errors import BadInput, Conflict, NotFound
+from airavata_scheduler.models.ids import is_id
+from airavata_scheduler.models.lease_records import LeaseName
+from airavata_scheduler.models.states import TaskState
+
+_COLUMNS = (
+    "t.state, t.attempt, t.lease_id, t.agent_id, t.experiment_id, t.node_id, t.idx, t.generation, "
+    "e.project_id, e.storage_id"
+)
+_MAY_STILL_REPORT = (TaskState.QUEUED, TaskState.PENDING)
+
+
+class AgentBody(Body):
+    """A body from an agent. Fields that this server does not know are passed over.
+
+    Agents are updated by their owners, not with the server: a newer one may say more.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True, str_max_length=1_000_000)
+
+
+class LeasePath(BaseModel):
+    """A lease in an address: `<task id>.<attempt>.<32 hexadecimal digits>`."""
+
+    lease: str = Field(max_length=80)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldLease:
+    """A lease that the calling agent holds, and what its objects hang on."""
+
+    lease: LeaseName
+    state: TaskState
+    experiment_id: str
+    node_id: str
+    idx: int
+    generation: int
+    project_id: str
+    storage_id: str | None
+
+
+def blueprint(name: str) -> APIBlueprint:
+    """A blueprint under /agent/v1 whose routes need an agent's token by the route table."""
+    return agent_identity.guard(APIBlueprint(name, __name__, url_prefix="/agent/v1"))
+
+
+def lease_named(text: str) -> LeaseName | None:
+    """The lease that `text` names, or None where it cannot be one."""
+    try:
+        lease = LeaseName.parse(text)
+    except BadInput:
+        return None
+    return lease if is_id(lease.task_id) else None
+
+
+def held(text: str) -> HeldLease:
+    """The lease called `text`, if the calling agent holds it.
+
+    Held is also the newest lease of a task that went back to the queue and that nobody has claimed
+    since: its result would still be accepted. Raises NotFound `lease_unknown` for a lease of nobody
+    or of another agent, Conflict `lease_finished` or `lease_superseded` for one that has ended.
+    """
+    lease = lease_named(text)
+    rows: list[tuple[Any, ...]] = []
+    if lease is not None:
+        rows = execute(
+            f"SELECT {_COLUMNS} FROM tasks t JOIN experiments e ON e.id = t.experiment_id "  # noqa: S608
+            "WHERE t.id = %s",
+            (lease.task_id,),
+        )
+    if lease is None or not rows:
+        raise _unknown()
+    state, attempt, lease_id, agent_id, *hangs_on = rows[0]
+    if agent_id != agent_identity.caller().id:
+        raise _unknown() if not _held_before(lease) else _superseded()
+    if (attempt, lease_id) != (lease.attempt, lease.lease_id):
+        raise _superseded()
+    _refuse_ended(TaskState(state))
+    experiment_id, node_id, idx, generation, project_id, storage_id = hangs_on
+    return HeldLease(
+        lease=lease,
+        state=TaskState(state),
+        experiment_id=experiment_id,
+        node_id=node_id,
+        idx=idx,
+        generation=generation,
+        project_id=project_id,
+        storage_id=storage_id,
+    )
+
+
+def _held_before(lease: LeaseName) -> bool:
+    """Whether the caller once had it: then it may learn that a newer attempt took over."""
+    return bool(
+        execute(
+            "SELECT 1 FROM attempts WHERE lease_id = %s AND agent_id = %s",
+            (lease.lease_id, agent_identity.caller().id),
+        )
+    )
+
+
+def _refuse_ended(state: TaskState) -> None:
+    if state.is_leased or state in _MAY_STILL_REPORT:
+        return
+    raise Conflict(
+        f"The task has ended ({state.name}).",
+        code="lease_finished",
+        hint="Nothing more is taken for this lease.",
+    )
+
+
+def _superseded() -> Conflict:
+    return Conflict(
+        "A newer attempt holds the task.",
+        code="lease_superseded",
+        hint="Stop the payload of this lease; its output may be kept on the machine.",
+    )
+
+
+def _unknown() -> NotFound:
+    return NotFound("This agent holds no such lease.", code="lease_unknown")
