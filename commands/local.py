@@ -113,7 +113,11 @@ def _choose_addresses(port: int | None, last: dict[str, Any] | None) -> Addresse
     if wanted and chosen != wanted:
         click.echo(f"Port {wanted} is used by another program; using {chosen}.", err=True)
     last_agents = urlport(last["agents_url"]) if last and port is None else None
-    return Addresses(host=HOST, port=chosen, agents_port=_free_port(near=last_agents or 8443))
+    return Addresses(
+        host=HOST,
+        port=chosen,
+        agents_port=_free_port(near=last_agents or (0 if port == 0 else 8443)),
+    )
 
 
 def urlport(url: str) -> int:

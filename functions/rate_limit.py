@@ -8,6 +8,7 @@ calls are paced by the server's own timers. Login has its own back-off in `login
 from __future__ import annotations
 
 import math
+import re
 import time
 from contextlib import suppress
 
@@ -31,7 +32,8 @@ def register(app: Flask, config: Configuration) -> None:
         app=app,
         # One bucket for all routes: `default_limits` would give each route its own.
         application_limits=[f"{config.max_requests_per_minute} per {WINDOW_S} seconds"],
-        storage_uri=config.redis_url,
+        # The limits package spells a socket's address in its own way.
+        storage_uri=re.sub(r"^unix://", "redis+unix://", config.redis_url),
         storage_options={
             "socket_connect_timeout": CONNECT_TIMEOUT_S,  # type: ignore[dict-item]
             "socket_timeout": CONNECT_TIMEOUT_S,  # type: ignore[dict-item]
