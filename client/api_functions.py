@@ -68,12 +68,17 @@ class Calls:
         return Call.from_json(answer)
 
     def create_batch(
-        self, function: str, bodies: Sequence[Mapping[str, Any]], *, project: str | None = None
+        self,
+        function: str,
+        bodies: Sequence[Mapping[str, Any]],
+        *,
+        project: str | None = None,
+        compute: str | None = None,
     ) -> list[str]:
         """Call `function` once per body (at most 1,000); the calls' ids in the same order."""
         answer = self._transport.post(
             path_of("/functions", function, "calls", "batch"),
-            {"calls": list(bodies)},
+            without_none({"calls": list(bodies), "compute": compute}),
             project=project,
         )
         return [str(item["id"]) for item in answer["items"]]
@@ -137,10 +142,9 @@ def duration(seconds: float | None) -> str | None:
 def call_body(
     arguments: Mapping[str, Any],
     *,
-    timeout: str | None = None,
     compute: str | None = None,
     priority: int | None = None,
 ) -> dict[str, Any]:
     """The body of a call with plain (JSON) arguments."""
-    options = {"timeout": timeout, "compute": compute, "priority": priority}
+    options = {"compute": compute, "priority": priority}
     return {"arguments": dict(arguments), **without_none(options)}

@@ -55,7 +55,6 @@ def pack_source(function: Callable[..., Any], codec: str) -> Packed | None:
             "entry": function.__name__,
             "source": source,
             "codec": codec,
-            "requires_python": None,
         }
     )
 

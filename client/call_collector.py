@@ -25,7 +25,7 @@ from airavata_scheduler.client.errors import (
     RemoteError,
     UnreachableError,
 )
-from airavata_scheduler.client.records import Call
+from airavata_scheduler.client.records import Call, traceback_of
 
 T = TypeVar("T")
 _log = logging.getLogger("airavata_scheduler.client")
@@ -223,7 +223,9 @@ class CallCollector:
         """What the function raised, with the agent's traceback as its cause."""
         failure = call.failure
         message = (failure.message if failure else None) or f"Call {call.id} ended {call.state}."
-        text = failure.traceback if failure else None
+        text = traceback_of(call)
+        if text is not None:
+            message = message.partition("\n")[0]
         if call.result and call.result.get("encoding") == "pickle":
             try:
                 raised = bundles.unpack(call.result, self._fetch)

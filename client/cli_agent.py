@@ -10,20 +10,14 @@ from airavata_scheduler.client.output import Column, ago, column
 agent = group("agent", "The programs at the sites that do the work.")
 _COLUMNS = (
     column("NAME"),
-    Column(title="COMPUTE", read=lambda row: _name(row.get("compute"))),
-    column("STATE"),
-    Column(
-        title="ONLINE",
-        read=lambda row: None if row.get("online") is None else bool(row["online"]),
-    ),
-    column("HELD", is_number=True),
+    column("COMPUTE"),
+    column("PRESENCE"),
+    column("HELD", "leases_held", is_number=True),
     Column(title="SEEN", read=lambda row: ago(row.get("seen_at"))),
+    Column(title="HOST", read=lambda row: (row.get("host") or {}).get("hostname")),
+    column("VERSION"),
     column("ID"),
 )
-
-
-def _name(value: object) -> object:
-    return value.get("name") if isinstance(value, dict) else value
 
 
 @agent.command("list")

@@ -30,7 +30,7 @@ _COLUMNS = (
     column("ID"),
 )
 _COMPUTE_KIND = click.Choice(("SLURM", "KUBERNETES", "BARE_METAL"), case_sensitive=False)
-_STORAGE_KIND = click.Choice(("NFS", "SFTP", "S3"), case_sensitive=False)
+_STORAGE_KIND = click.Choice(("NFS",), case_sensitive=False)
 
 
 def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -85,7 +85,7 @@ def get_compute(session: Session, name: str) -> None:
 @_limit_options
 @pass_session
 def create_compute(
-    session: Session, name: str, kind: str, for_project: str | None, **options: Any
+    session: Session, /, *, name: str, kind: str, for_project: str | None, **options: Any
 ) -> None:
     """Make a compute resource; agents are added to it afterwards."""
     made = session.client.compute.create(
@@ -105,7 +105,13 @@ def create_compute(
 @_limit_options
 @pass_session
 def update_compute(
-    session: Session, name: str, new_name: str | None, state: str | None, **options: Any
+    session: Session,
+    /,
+    *,
+    name: str,
+    new_name: str | None,
+    state: str | None,
+    **options: Any,
 ) -> None:
     """Change a compute resource; limits that are not named stay."""
     found = session.client.compute.get(name)
@@ -188,6 +194,8 @@ def get_storage(session: Session, name: str) -> None:
 @pass_session
 def create_storage(
     session: Session,
+    /,
+    *,
     name: str,
     kind: str,
     path: str,

@@ -109,8 +109,8 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        own = {parameter.name for parameter in self.params}
-        self.params += [option for option in shared_options() if option.name not in own]
+        own = {name for parameter in self.params for name in parameter.opts}
+        self.params += [option for option in shared_options() if own.isdisjoint(option.opts)]
 
 
 class LazyGroup(click.Group):

@@ -86,9 +86,14 @@ class Executor(concurrent.futures.Executor):
         self._project = project
         self._codec = codec
         self._needs = without_none(
-            {"resources": dict(resources) if resources else None, "retries": retries}
+            {
+                "resources": dict(resources) if resources else None,
+                "retries": retries,
+                "timeout": timeout,
+            }
         )
-        self._options = without_none({"timeout": timeout, "compute": compute, "priority": priority})
+        self._options = without_none({"priority": priority})
+        self._compute = compute
         self._functions: dict[int, _Registered] = {}
         self._registering = threading.Lock()
         self._condition = threading.Condition()
@@ -213,7 +218,10 @@ class Executor(concurrent.futures.Executor):
     def _send(self, batch: list[_Waiting]) -> None:
         """One request for all of `batch`; their results are collected from then on."""
         identities = self._client.calls.create_batch(
-            batch[0].function, [entry.body for entry in batch], project=self._home()
+            batch[0].function,
+            [entry.body for entry in batch],
+            project=self._home(),
+            compute=self._compute,
         )
         calls = zip(identities, batch, strict=True)
         self._collector.add({identity: entry.future for identity, entry in calls})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -52,6 +53,19 @@ class ExperimentSource:
             name: {"sha256": local.sha256, "size": local.size} for name, local in self.files.items()
         }
         return without_none({"files": files or None, "tables": dict(self.tables) or None})
+
+    def document(self) -> dict[str, Any]:
+        """The document as the mapping that it is, for those calls that take no text.
+
+        Raises `BadInputError` where it is none.
+        """
+        try:
+            found = json.loads(self.text) if self.format == "json" else _plain_yaml(self.text)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise BadInputError(f"{self.path} cannot be read: {error}.") from error
+        if not isinstance(found, dict):
+            raise BadInputError(f"{self.path} holds no mapping at its top.")
+        return found
 
     def body(
         self,
@@ -117,6 +131,38 @@ def _parsed(text: str, format_: str) -> Any:
         return json.loads(text) if format_ == "json" else yaml.load(text, yaml.BaseLoader)  # noqa: S506
     except (yaml.YAMLError, ValueError, RecursionError):
         return None
+
+
+class _Yaml12Loader(yaml.SafeLoader):
+    """YAML 1.2's plain values: `no`, `014` and `1:30:00` are text, as the server reads them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As yaml does; a key that stands twice is an error, not the last one's."""
+        seen = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in {name for name in seen if seen.count(name) > 1}:
+            raise ValueError(f"“{name}” stands twice, in line {node.start_mark.line + 1} or below")
+        return super().construct_mapping(node, deep)
+
+
+_Yaml12Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("tag:yaml.org,2002:bool", r"true|false|True|False|TRUE|FALSE", "tfTF"),
+    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", "~nN\0"),
+    ("tag:yaml.org,2002:int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "tag:yaml.org,2002:float",
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?",
+        "-+.0123456789",
+    ),
+):
+    _Yaml12Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_pattern})$"), [*_first, ""])
+
+
+def _plain_yaml(text: str) -> Any:
+    """The document as plain data; aliases are refused, as by the server."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+        raise ValueError("aliases (*name) are not allowed")
+    return yaml.load(text, _Yaml12Loader)  # noqa: S506 - a SafeLoader
 
 
 def _sections(document: Any) -> Iterator[Mapping[str, Any]]:

@@ -28,6 +28,7 @@ _COLOURS = {
     "FAILED": "31",
     "revoked": "31",
     "offline": "31",
+    "unreachable": "31",
     "CANCELLED": "33",
     "SKIPPED": "33",
     "PAUSED": "33",

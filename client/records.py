@@ -159,6 +159,13 @@ class Call(Record):
         return self.state in TERMINAL_STATES
 
 
+def traceback_of(call: Call) -> str | None:
+    """The traceback that the agent printed: a field of its own, or behind the message."""
+    if call.failure is None:
+        return None
+    return call.failure.traceback or (call.failure.message or "").partition("\n")[2] or None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Record):
     """A set of tasks declared in one file."""
@@ -217,11 +224,14 @@ class Progress(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Record):
-    """One instance of a task of the file, such as `simulate[17]`."""
+    """One instance of a task of the file, such as `simulate[17]`.
+
+    `id` is None while it exists only as a number of a sweep.
+    """
 
     readers: ClassVar = {"failure": Failure.from_json}
 
-    id: str
+    id: str | None
     name: str
     state: str
     experiment_id: str | None = None
@@ -234,6 +244,11 @@ class Task(Record):
     reason: str | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+    @property
+    def state_is_final(self) -> bool:
+        """Whether nothing about the task changes any more (but for a retry, a new task)."""
+        return self.state in TERMINAL_STATES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -177,20 +177,28 @@ class _Stillness:
 
 
 def reason_of(explanation: Any) -> str:
-    """The sentence of an explanation that says why an experiment or a task is where it is."""
-    if isinstance(explanation, dict):
-        for key in ("why", "reason", "summary", "detail"):
-            if isinstance(explanation.get(key), str) and explanation[key]:
-                return str(explanation[key])
-        reasons = explanation.get("reasons")
-        if isinstance(reasons, list) and reasons:
-            return "; ".join(
-                str(entry.get("detail") or entry.get("text") or entry)
-                if isinstance(entry, dict)
-                else str(entry)
-                for entry in reasons[:3]
-            )
+    """The sentence of an explanation that says why an experiment or a task is where it is.
+
+    What holds for the whole comes first, then the first task of the file that waits for something.
+    """
+    for line in reasons_of(explanation):
+        return line
     return "The server gives no reason."
+
+
+def reasons_of(explanation: Any) -> list[str]:
+    """Every reason of an explanation, one line each with its next step."""
+    if not isinstance(explanation, Mapping):
+        return []
+    lines = [_reason_line(entry) for entry in explanation.get("reasons") or []]
+    for node in explanation.get("nodes") or []:
+        lines += [f"{node['name']}: {_reason_line(entry)}" for entry in node.get("reasons") or []]
+    return lines
+
+
+def _reason_line(entry: Mapping[str, Any]) -> str:
+    hint = entry.get("hint")
+    return f"{entry.get('detail')} → {hint}" if hint else str(entry.get("detail"))
 
 
 @dataclass(kw_only=True)
@@ -256,7 +264,7 @@ def headline(name: str, progress: Progress) -> str:
     """One line: name, state, how many of how many, rate and time left."""
     counts = progress.counts
     parts = [f"{name}: {progress.state}", f"{progress.ended} of {progress.total} ended"]
-    for key in ("running", "queued", "failed", "skipped", "cancelled"):
+    for key in ("running", "leased", "queued", "failed", "skipped", "cancelled"):
         if counts.get(key):
             parts.append(f"{counts[key]} {key}")
     if progress.rate_per_s and progress.state not in TERMINAL_STATES:
