@@ -47,6 +47,20 @@ def _number(value: Decimal) -> int | float:
     return int(value) if value == value.to_integral_value() else float(value)
 
 
+class _Borrowed:
+    """A connection that a thread has; given back when the thread ends without closing it."""
+
+    def __init__(self, database: _Guarded, connection: object) -> None:
+        self._database = database
+        self._connection = connection
+        self._lent = database.lending(connection)
+
+    def __del__(self) -> None:
+        # Closed and lent again meanwhile: then it is another thread's.
+        if self._lent is not None and self._database.lending(self._connection) is self._lent:
+            self._database._close(self._connection)
+
+
 class _Guarded:
     """A mixin in front of peewee's pooled databases: every driver error passes through here."""
 
@@ -96,9 +110,20 @@ class _Guarded:
                 self._away_until_s = ended_s + SLOW_CONNECT_S
             raise DatabaseAway(retry_after_s=5.0) from error
 
+    def lending(self, connection: object) -> object:
+        """The pool's record of `connection` while a thread has it, else None."""
+        return self._in_use.get(self.conn_key(connection))  # type: ignore[attr-defined]
+
     def connect(self, reuse_if_open: bool = False) -> bool:
         with self._translating():
-            return bool(super().connect(reuse_if_open))  # type: ignore[misc]
+            opened = bool(super().connect(reuse_if_open))  # type: ignore[misc]
+        if opened:
+            state = self._state  # type: ignore[attr-defined]
+            state.borrowed = _Borrowed(self, state.conn)  # goes with the thread
+        return opened
+
+    def _close(self, conn: Any, close_conn: bool = False) -> None:
+        super()._close(conn, close_conn)  # type: ignore[misc]
 
     def _execute_cursor(self, sql: str, params: Any, **options: Any) -> Any:
         with self._translating():

@@ -211,6 +211,20 @@ def test_more_threads_than_connections_wait_for_their_turn() -> None:
     assert len(url_pool._in_use) <= 1
 
 
+def test_a_thread_that_ends_gives_its_connection_back() -> None:
+    """A thread that never closed what it opened costs the pool nothing."""
+    url_pool = db.database.obj
+    url_pool._max_connections = 3
+
+    for _ in range(9):
+        thread = threading.Thread(target=db.checked_connection)
+        thread.start()
+        thread.join(10)
+
+    assert len(url_pool._in_use) <= 1
+    assert len(url_pool._connections) >= 1
+
+
 def test_a_forked_child_uses_connections_of_its_own() -> None:
     """After a fork parent and child both go on, each on its own connection."""
     new_user("ada")
