@@ -159,10 +159,8 @@ class _Shown:
         self._now = now_ms()
         self._sessions = presence.sessions_of(agents)
         ids = {agent.compute_id for agent in agents}
-        self._computes = {
-            row["id"]: row
-            for row in ComputeResource.select().where(ComputeResource.id.in_(ids)).dicts()
-        }
+        rows: Any = ComputeResource.select().where(ComputeResource.id.in_(ids)).dicts()
+        self._computes: dict[str, dict[str, Any]] = {row["id"]: row for row in rows}
 
     def document(self, agent: Agent) -> dict[str, Any]:
         """One agent's document."""

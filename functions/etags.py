@@ -14,7 +14,9 @@ def etagged(document: dict[str, Any], version: int, status: int = 200) -> Respon
     response = jsonify(document)
     response.status_code = status
     response.set_etag(str(version))
-    return response.make_conditional(request) if request.method == "GET" else response
+    if request.method == "GET":
+        response.make_conditional(request)  # in place
+    return response
 
 
 def check_if_match(version: int) -> None:

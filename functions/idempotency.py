@@ -116,7 +116,8 @@ def _replay(principal_id: str, key: str, digest: str, *, secret: bool) -> Create
             hint="Take a new key for a new request.",
         )
     g.idempotency_replayed = True
-    text = _open(row.response) if secret else row.response
+    stored = row.response or ""
+    text = _open(stored) if secret else stored
     return Created(document=json.loads(text), replayed=True)
 
 

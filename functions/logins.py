@@ -101,8 +101,8 @@ def refresh_login(config: Configuration, token: str) -> Tokens:
             _ROTATE.format(now=now_sql()),
             (secret_digest(fresh), login_id, secret_digest(token)),
         )
-        row = Login.get_or_none(Login.id == login_id)
-        if rotated:
+        row: Login | None = Login.get_or_none(Login.id == login_id)
+        if rotated and row is not None:
             life_s = (row.expires_at - row.rotated_at) / 1000
             return _tokens(config, User.get_by_id(row.user_id), login_id, fresh, life_s)
     raise _refusal(row, token)

@@ -92,20 +92,20 @@ def spoken(kind: str) -> str:
 class _Source:
     """How the rows of one kind are read, and which of them a principal may see."""
 
-    model: type[peewee.Model]
-    name: peewee.Field | None
-    rows: Callable[[], peewee.ModelSelect]
+    model: Any
+    name: Any
+    rows: Callable[[], Any]
     visible: Callable[[Principal], peewee.Expression]
 
 
-def _experiment_rows() -> peewee.ModelSelect:
+def _experiment_rows() -> Any:
     """Without the documents, which may be megabytes: who needs them reads them by id."""
     fields = Experiment._meta.sorted_fields
     light = [column for column in fields if column.name not in ("spec", "source", "plan")]
     return Experiment.select(*light)
 
 
-def _task_rows() -> peewee.ModelSelect:
+def _task_rows() -> Any:
     return Task.select(
         Task,
         Experiment.project_id.alias("project_id"),
@@ -113,7 +113,7 @@ def _task_rows() -> peewee.ModelSelect:
     ).join(Experiment, on=(Experiment.id == Task.experiment_id))
 
 
-def _artifact_rows() -> peewee.ModelSelect:
+def _artifact_rows() -> Any:
     return Artifact.select(
         Artifact,
         Experiment.project_id.alias("project_id"),
@@ -121,7 +121,7 @@ def _artifact_rows() -> peewee.ModelSelect:
     ).join(Experiment, on=(Experiment.id == Artifact.experiment_id))
 
 
-def _agent_rows() -> peewee.ModelSelect:
+def _agent_rows() -> Any:
     return Agent.select(
         Agent,
         ComputeResource.project_id.alias("project_id"),
@@ -236,8 +236,8 @@ def find_all(kind: Kind, ids: list[str], principal: Principal) -> list[Target]:
     return [_target(kind, rows[text], text, None) for text in ids]
 
 
-def rows_visible(kind: Kind, principal: Principal) -> peewee.ModelSelect:
-    """The rows of `kind` that the principal may read, as a query to order, narrow and page."""
+def rows_visible(kind: Kind, principal: Principal) -> Any:
+    """The rows of `kind` that the principal may read: a `ModelSelect` to order, narrow and page."""
     source = _SOURCES[kind]
     return source.rows().where(source.visible(principal))
 

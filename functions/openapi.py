@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app, jsonify, request
 from flask_openapi3 import APIBlueprint, Info, OpenAPI
 
 from airavata_scheduler.functions.idempotency import HEADER
@@ -35,10 +35,11 @@ api = APIBlueprint("openapi", __name__, doc_ui=False)
 @api.get("/api/v1/openapi.json", doc_ui=False)
 def openapi_json() -> Response:
     """Serve the document."""
-    response = current_app.json.response(document(current_app))
+    response = jsonify(document(current_app))
     response.headers["Cache-Control"] = "public, max-age=300"
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)  # in place
+    return response
 
 
 def document(app: Flask) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def _share_a_project(one: str, other: str) -> bool:
     )
 
 
-def projects_of(principal: Principal) -> peewee.ModelSelect:
+def projects_of(principal: Principal) -> peewee.ModelSelect[ProjectMember]:
     """A subquery of the ids of the active projects in which the principal has any role."""
     return (
         ProjectMember.select(ProjectMember.project_id)

@@ -11,6 +11,7 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -59,7 +60,9 @@ class _ToStructlog(logging.Handler):
         )
 
 
-def hide_secrets(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+def hide_secrets(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """Replace the values of members whose name says that they are secret."""
     for name in event:
         if _SECRET_NAMES.search(name):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import peewee
+from typing import Any
 
 from airavata_scheduler.models.database import dialect
 
 
-def locked(query: peewee.ModelSelect) -> peewee.ModelSelect:
-    """`query` with FOR UPDATE; in SQLite a write transaction is alone anyway."""
+def locked(query: Any) -> Any:
+    """A `ModelSelect` with FOR UPDATE; in SQLite a write transaction is alone anyway."""
     return query if dialect() == "sqlite" else query.for_update()

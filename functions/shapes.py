@@ -21,10 +21,16 @@ class _Strict(BaseModel):
         problems.remember_fields(cls)
 
     @classmethod
-    @functools.cache  # flask-openapi3 asks for it at every request
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As pydantic's, computed once for each class and set of arguments."""
-        return super().model_json_schema(*args, **kwargs)
+        """As pydantic's, computed once: flask-openapi3 asks for it at every request."""
+        return _schema(cls, args, tuple(sorted(kwargs.items())))
+
+
+@functools.cache
+def _schema(
+    model: type[BaseModel], args: tuple[Any, ...], kwargs: tuple[tuple[str, Any], ...]
+) -> dict[str, Any]:
+    return super(_Strict, model).model_json_schema(*args, **dict(kwargs))
 
 
 class Body(_Strict):

@@ -112,7 +112,9 @@ class Api:
         """A new system administrator who is logged in."""
         return self.user(name, is_admin=True)
 
-    def project(self, owner: LoggedIn, name: str = "spine", **members: LoggedIn) -> dict[str, Any]:
+    def project(
+        self, owner: LoggedIn, name: str = "spine", /, **members: LoggedIn
+    ) -> dict[str, Any]:
         """A new project of `owner`; members by role, as `member=grace`."""
         answer = owner.post("/projects", {"name": name})
         assert answer.status_code == 201, answer.text
