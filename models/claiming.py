@@ -12,14 +12,14 @@ import threading
 import time
 
 from airavata_scheduler.models.agent_session import Session, live_session
-from airavata_scheduler.models.counters import WINDOW, CounterChanges, read_nodes
+from airavata_scheduler.models.counters import CounterChanges, read_nodes
 from airavata_scheduler.models.database import change, execute, retried, skip_locked, transaction
 from airavata_scheduler.models.errors import BadInput
 from airavata_scheduler.models.ids import new_lease_id
 from airavata_scheduler.models.lease_records import Claimed, Free, Grant, LeaseName
 from airavata_scheduler.models.node_facts import facts_of
 from airavata_scheduler.models.rows import insert_rows, update_rows
-from airavata_scheduler.models.states import NodeState, TaskState
+from airavata_scheduler.models.states import TaskState
 from airavata_scheduler.models.task_rows import LEASED
 from airavata_scheduler.models.wakeups import Wakeups
 
@@ -174,7 +174,7 @@ def _store(session: Session, claim_id: str, grants: list[Grant]) -> None:
 def _after(grants: list[Grant]) -> Wakeups:
     wakeups = Wakeups(experiments={granted.experiment_id for granted in grants})
     for node in read_nodes(granted.node_id for granted in grants).values():
-        if node.state is NodeState.OPEN and node.waiting and node.room(WINDOW) > WINDOW // 2:
+        if node.wants_rows():
             wakeups.expand.add(node.id)
     return wakeups
 

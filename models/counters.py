@@ -53,6 +53,16 @@ class NodeStanding:
         """Whether nothing of the node is still to come."""
         return self.ended >= self.total
 
+    @property
+    def may_expand(self) -> bool:
+        """Whether the node itself has instances to make; those below `foreach` come of their parents."""
+        return self.waiting > 0 and (self.next_index < self.total or self.selection is not None)
+
+    def wants_rows(self, window: int = WINDOW) -> bool:
+        """Whether less than half of the window is left, and more is to come."""
+        open_ = self.state is NodeState.OPEN
+        return open_ and self.may_expand and self.room(window) > window // 2
+
     def room(self, window: int) -> int:
         """How many more rows may wait to be claimed."""
         return max(0, window - self.counts["queued"] - self.counts["pending"])

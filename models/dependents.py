@@ -17,7 +17,7 @@ from typing import Protocol
 
 from airavata_scheduler.models.counters import CounterChanges, NodeStanding
 from airavata_scheduler.models.ids import new_ids
-from airavata_scheduler.models.node_facts import NodeFacts, facts_of
+from airavata_scheduler.models.node_facts import NodeFacts, facts_of, node_facts
 from airavata_scheduler.models.rows import insert_rows
 from airavata_scheduler.models.states import ExperimentState, NodeState, TaskState
 from airavata_scheduler.models.task_rows import TaskRow
@@ -51,7 +51,6 @@ class Ended:
 
 def add_dependents(
     ended: Iterable[Ended],
-    facts: Mapping[str, NodeFacts],
     nodes: Mapping[str, NodeStanding],
     experiments: Mapping[str, Standing],
     changes: CounterChanges,
@@ -63,7 +62,7 @@ def add_dependents(
     """
     writer = _Writer(nodes, experiments, changes, now)
     for one in ended:
-        node = facts[one.row.node_id]
+        node = node_facts(one.row.node_id)
         if one.state is TaskState.COMPLETED:
             writer.queue(node, one.row)
         else:
@@ -102,14 +101,14 @@ class _Writer:
             for idx in range(parent.idx * child.own, (parent.idx + 1) * child.own):
                 # Dependents stand at their parent's place in the queue, before instances that have
                 # not begun: what was started is finished first.
-                self._row(child, idx, state, parent, compute_id, parent.available_at)
+                self._row(child, idx, state, (compute_id, parent.priority, parent.available_at))
             self.changes.add(child.id, state, child.own)
             if state is TaskState.QUEUED and compute_id is not None:
                 self.computes.add(compute_id)
 
     def skip(self, node: NodeFacts, ended: Ended) -> None:
         """Everything below an instance that did not succeed."""
-        below = list(_below(node, ended.row.idx))
+        below = list(below_instances(node, ended.row.idx, 1))
         few = sum(count for _, _, count in below) <= SKIPPED_ROWS_LIMIT
         reason = f"{node.name}[{ended.row.idx}] ended {ended.state.name}"
         for child, start, count in below:
@@ -118,7 +117,7 @@ class _Writer:
             self.changes.add(child.id, TaskState.SKIPPED, count)
             if few:
                 for idx in range(start, start + count):
-                    self._row(child, idx, TaskState.SKIPPED, ended.row, None, self.now, reason)
+                    self._row(child, idx, TaskState.SKIPPED, (None, 0, self.now), reason)
 
     def _take(self, node_id: str, count: int) -> bool:
         """Whether `count` instances of the node are still to come."""
@@ -132,16 +131,17 @@ class _Writer:
         child: NodeFacts,
         idx: int,
         state: TaskState,
-        parent: TaskRow,
-        compute_id: str | None,
-        available_at: int,
+        queued: tuple[str | None, int, int],
         reason: str | None = None,
     ) -> None:
-        generation = self.nodes[child.id].generation
+        """Note a row; `queued` is its compute resource, priority and time."""
+        compute_id, priority, available_at = queued
         self.rows.append(
-            (child.experiment_id, child.id, idx, generation, compute_id, int(state))
-            + (parent.priority, available_at, *child.needs, child.gate_open, reason)
-            + (self.now if state.is_terminal else None, self.now)
+            (
+                *(child.experiment_id, child.id, idx, self.nodes[child.id].generation, compute_id),
+                *(int(state), priority, available_at, *child.needs, child.gate_open, reason),
+                *(self.now if state.is_terminal else None, self.now),
+            )
         )
 
     def store(self) -> None:
@@ -154,17 +154,13 @@ class _Writer:
         )
 
 
-def _below(node: NodeFacts, idx: int) -> Iterable[tuple[NodeFacts, int, int]]:
-    """(node, first instance, count) for every node down the chains, of what hangs on one instance."""
-    for child in facts_of(node.children).values():
-        yield child, idx * child.own, child.own
-        yield from _below_many(child, idx * child.own, child.own)
-
-
-def _below_many(node: NodeFacts, start: int, count: int) -> Iterable[tuple[NodeFacts, int, int]]:
+def below_instances(
+    node: NodeFacts, start: int, count: int
+) -> Iterable[tuple[NodeFacts, int, int]]:
+    """(node, first instance, count) of what hangs on `count` instances, for all nodes below."""
     for child in facts_of(node.children).values():
         yield child, start * child.own, count * child.own
-        yield from _below_many(child, start * child.own, count * child.own)
+        yield from below_instances(child, start * child.own, count * child.own)
 
 
 def place(plan: str | None, node: str, parent: TaskRow) -> str | None:

@@ -42,6 +42,10 @@ ALIVE_MS = 30_000  # a session that spoke so recently was alive when another too
 ALARMING_SWAPS = 3  # takeovers from a living session on another boot: a cloned state folder
 
 _REVOKED_PART = 500
+_SESSION_COLUMNS = (
+    *("id", "agent_id", "compute_id", "boot_id", "state_folder_id", "started_at", "heartbeat_at"),
+    *("held", "mode", "free", "last_claim_seq", "heartbeat_seq"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,18 +99,19 @@ def open_session(
         superseded, swapped = _supersede(previous_id, session_id, boot_id, now)
         insert_rows(
             "agent_sessions",
-            ("id", "agent_id", "compute_id", "boot_id", "state_folder_id", "started_at")
-            + ("heartbeat_at", "held", "mode", "free"),
+            _SESSION_COLUMNS,
             [
-                (session_id, agent_id, compute_id, boot_id[:128], state_folder_id[:128], now)
-                + (now, len(leases), mode, "{}")
+                (
+                    *(session_id, agent_id, compute_id, boot_id[:128], state_folder_id[:128]),
+                    *(now, now, len(leases), mode, "{}", 0, 0),
+                )
             ],
         )
+        described = canonical_json(dict(capabilities)), canonical_json(dict(policy))
         change(
-            "UPDATE agents SET session_id = %s, seen_at = %s, version_text = %s, capabilities = %s, "
-            "policy = %s, swaps = %s WHERE id = %s",
-            [session_id, now, version[:64], canonical_json(dict(capabilities))]
-            + [canonical_json(dict(policy)), swaps + swapped, agent_id],
+            "UPDATE agents SET session_id = %s, seen_at = %s, version_text = %s, swaps = %s, "
+            "capabilities = %s, policy = %s WHERE id = %s",
+            [session_id, now, version[:64], swaps + swapped, *described, agent_id],
         )
         # Nothing of this agent can be under way: the older session may not claim any more.
         settled = reconcile_session(session_id, leases, unresolved_claims, absent_for_s=0)

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from airavata_scheduler.models.counters import (
-    WINDOW,
     CounterChanges,
     NodeStanding,
     lock_nodes,
@@ -70,13 +69,13 @@ def settle(settlements: Iterable[Settlement], now: int) -> Wakeups:
     if any(not s.state.is_terminal or facts[s.row.node_id].children for s in settled):
         nodes = lock_nodes(_concerned(facts.values()))
         states = _experiment_states(node.experiment_id for node in facts.values())
-        settled = [_standing_settlement(s, nodes, states, now) for s in settled]
+        settled = [_standing_settlement(s, nodes, states) for s in settled]
         ended = [
             Ended(row=s.row, state=s.state)
             for s in settled
             if s.state.is_terminal and facts[s.row.node_id].children
         ]
-        computes = add_dependents(ended, facts, nodes, states, changes, now)
+        computes = add_dependents(ended, nodes, states, changes, now)
     else:
         computes = set()
     _write(settled, now)
@@ -122,7 +121,6 @@ def _standing_settlement(
     settlement: Settlement,
     nodes: dict[str, NodeStanding],
     states: dict[str, ExperimentStanding],
-    now: int,
 ) -> Settlement:
     """A requeue as the experiment's state lets it be: queued, held back, or cancelled."""
     if settlement.state is not TaskState.QUEUED:
@@ -174,7 +172,7 @@ def after_changes(changes: CounterChanges) -> Wakeups:
         stops = facts[node.id].stops_on_failure and node.counts["failed"] > 0
         if node.has_ended or stops:
             wakeups.finish.add(node.experiment_id)
-        elif node.state is NodeState.OPEN and node.waiting and node.room(WINDOW) > WINDOW // 2:
+        elif node.wants_rows():
             wakeups.expand.add(node.id)
     return wakeups
 
