@@ -1,0 +1,140 @@
+"""Asking for work: how much, one claim at a time, each journalled before it is sent."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import TYPE_CHECKING, Any
+
+from airavata_scheduler.agent.lease_book import (
+    FINISHING,
+    READY,
+    REPORTING,
+    WAITING,
+    Held,
+)
+from airavata_scheduler.agent.places import is_lease_name
+
+if TYPE_CHECKING:
+    from airavata_scheduler.agent.runtime import Runtime
+
+Json = dict[str, Any]
+_MOST = 500
+_UNREPORTED_BOUND = 2000  # results that wait for the API; more work would only pile up behind them
+
+
+class Claims:
+    """One claim is under way at a time: the server takes their numbers in order."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._turn = threading.Lock()
+        self._seq = 0
+        self._journalled: set[str] = set()
+
+    def new_session(self) -> None:
+        """Numbers begin again; what an older session asked for has been settled with the server."""
+        with self._turn:
+            self._seq = 0
+            open_intents = list(self._runtime.journal.state.intents)
+            if open_intents:
+                self._runtime.journal.append({"t": "nothing", "claims": open_intents})
+
+    def unresolved(self) -> list[str]:
+        """Claims whose answers never came."""
+        return list(self._runtime.journal.state.intents)
+
+    def want(self) -> int:
+        """How many more leases this agent should ask for now."""
+        if not self._runtime.modes.takes_work():
+            return 0
+        book = self._runtime.book
+        active = 0
+        unreported = 0
+        for held in book.all():
+            if held.phase in (FINISHING, REPORTING):
+                unreported += 1
+            elif held.is_python or held.phase in (READY, WAITING):
+                active += 1
+            else:
+                active += max(1, int(held.spec.get("cpu") or 1))
+        if unreported > _UNREPORTED_BOUND:
+            return 0
+        ahead = book.durations.ahead(book.capacity.cpu)
+        return max(0, min(_MOST, book.capacity.cpu + ahead - active))
+
+    def take(self, *, blocking: bool = True) -> Json | None:
+        """The body of a new claim, its intent in the journal (not synced); None when none is due.
+
+        The caller must `sync` the journal, send it, and call `settle` or `give_up`.
+        """
+        if not self._turn.acquire(blocking=blocking):
+            return None
+        wanted = self.want()
+        if not wanted:
+            self._turn.release()
+            return None
+        self._seq += 1
+        claim_id = secrets.token_hex(16)
+        self._runtime.journal.append({"t": "intent", "claim": claim_id, "seq": self._seq})
+        return {
+            "claim_id": claim_id,
+            "seq": self._seq,
+            "max": wanted,
+            "free": self._free(),
+            "wait_s": 0,
+        }
+
+    def listening(self, wait_s: float) -> Json:
+        """The body of a call that only waits for attention."""
+        body = {"claim_id": secrets.token_hex(16), "seq": self._seq, "max": 0}
+        return {**body, "free": {"cpu": 0, "ram_mb": 0, "gpu": 0, "disk_mb": 0}, "wait_s": wait_s}
+
+    def settle(self, body: Json, answer: Json | None) -> int:
+        """Take the answer in: journal, then book. How many leases are new."""
+        try:
+            return self._take_in(body, answer or {})
+        finally:
+            self._turn.release()
+
+    def give_up(self) -> None:
+        """The call ended without an answer; its intent stays in the journal."""
+        self._turn.release()
+
+    def _free(self) -> Json:
+        book = self._runtime.book
+        free = book.free()
+        if book.durations.ahead(book.capacity.cpu):
+            # Short tasks are claimed ahead: what counts is what fits once the present ones ended.
+            free.update(cpu=book.capacity.cpu, ram_mb=book.capacity.ram_mb)
+        free["disk_mb"] = self._runtime.modes.free_disk_mb
+        return free
+
+    def _take_in(self, body: Json, answer: Json) -> int:
+        runtime = self._runtime
+        specs: Json = answer.get("specs") or {}
+        dead = set(answer.get("dead") or ())
+        offers = [o for o in answer.get("leases") or () if _is_usable(o, specs)]
+        offers = [o for o in offers if o["lease"] not in dead]
+        if not offers:
+            runtime.journal.append({"t": "nothing", "claims": [body["claim_id"]]})
+            return 0
+        known = runtime.journal.state.specs
+        fresh = {o["spec"]: specs[o["spec"]] for o in offers if o["spec"] not in known}
+        ticket = runtime.journal.append(
+            {"t": "granted", "claim": body["claim_id"], "leases": offers, "specs": fresh}
+        )
+        count = sum(self._add(offer, specs[offer["spec"]]) for offer in offers)
+        # Launching commits too, and shares this fsync.
+        runtime.journal.sync(ticket)
+        return count
+
+    def _add(self, offer: Json, spec: Json) -> int:
+        phase = WAITING if offer.get("gate") == "closed" else READY
+        held = Held(offer["lease"], offer, spec, phase)
+        added = self._runtime.book.add(held)
+        return int(added)
+
+
+def _is_usable(offer: Json, specs: Json) -> bool:
+    return is_lease_name(offer.get("lease")) and isinstance(specs.get(str(offer.get("spec"))), dict)

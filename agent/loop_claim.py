@@ -1,0 +1,128 @@
+"""The claim loop: long-polls for work; when full, only listens for attention."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from airavata_scheduler.agent.faults import Stopping
+from airavata_scheduler.agent.framing import compact
+from airavata_scheduler.agent.loop import Loop
+from airavata_scheduler.agent.transport import Interrupt
+
+if TYPE_CHECKING:
+    from airavata_scheduler.agent.runtime import Runtime
+
+_POLL_S = 20.0
+_FULL_FOR_S = 0.5  # short tasks make room at once; do not hold a server's thread for that
+
+
+class ClaimLoop(Loop):
+    """One long-poll at a time."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime, "claim")
+        self._lock = threading.Lock()
+        self._listener: Interrupt | None = None
+
+    def turn(self) -> None:
+        """Claim when there is room, else wait for room or attention."""
+        self.runtime.modes.listening.wait()
+        self.runtime.beat.let_pass()
+        wait_s = self._wait_s()
+        body = self.runtime.claims.take()
+        if body is not None:
+            body["wait_s"] = wait_s
+            self._claim(body)
+        elif not self._room_comes():
+            self._listen(wait_s)
+
+    def wake(self) -> None:
+        """Cut whatever is being waited for."""
+        self.runtime.modes.listening.set()
+        self.make_room_known(force=True)
+
+    def make_room_known(self, *, force: bool = False) -> None:
+        """There is room again: a call that only listens is ended, so that a claim can be made."""
+        with self._lock:
+            if self._listener is not None and (force or self.runtime.claims.want()):
+                self._listener.cut()
+
+    def _wait_s(self) -> float:
+        # Ending with the next heartbeat lets both share one connection.
+        return round(
+            max(
+                1.0, min(_POLL_S, self.runtime.timers.poll_ceiling_s, self.runtime.beat.due_in_s())
+            ),
+            1,
+        )
+
+    def _claim(self, body: dict[str, object]) -> None:
+        runtime = self.runtime
+        interrupt = self._watched()
+        started = time.monotonic()
+        try:
+            runtime.journal.sync()
+            answer = runtime.api.call(
+                "POST",
+                "/leases/claim",
+                body=compact(body),
+                kind="application/json",
+                timeout_s=float(str(body["wait_s"])) + 15.0,
+                interrupt=interrupt,
+            ).json()
+        except BaseException:
+            runtime.claims.give_up()
+            raise
+        finally:
+            self._unwatched()
+        count = runtime.claims.settle(body, answer)
+        runtime.attend(answer)
+        if not count:
+            self._rest(float(answer.get("poll_s") or 0.0), time.monotonic() - started)
+
+    def _rest(self, asked_s: float, waited_s: float) -> None:
+        """An empty answer: wait as told, at most the user's POLL_INTERVAL."""
+        pause = min(asked_s, self.runtime.settings.poll_interval_s)
+        if waited_s < 0.2:
+            pause = max(pause, 0.2)  # the server did not hold the call: never spin
+        if pause:
+            self.runtime.stop.wait(pause)
+
+    def _room_comes(self) -> bool:
+        book = self.runtime.book
+        with book.changed:
+            return book.changed.wait_for(
+                lambda: self.runtime.stop.is_set() or self.runtime.claims.want() > 0, _FULL_FOR_S
+            )
+
+    def _listen(self, wait_s: float) -> None:
+        interrupt = self._watched()
+        try:
+            if self.runtime.claims.want():
+                return
+            answer = self.runtime.api.call(
+                "POST",
+                "/leases/claim",
+                body=compact(self.runtime.claims.listening(wait_s)),
+                kind="application/json",
+                timeout_s=wait_s + 15.0,
+                interrupt=interrupt,
+            ).json()
+        except Stopping:
+            return
+        finally:
+            self._unwatched()
+        self.runtime.attend(answer)
+        self.runtime.stop.wait(min(float(answer.get("poll_s") or 0.0), 15.0) or 0.05)
+
+    def _watched(self) -> Interrupt:
+        interrupt = Interrupt()
+        with self._lock:
+            self._listener = interrupt
+        return interrupt
+
+    def _unwatched(self) -> None:
+        with self._lock:
+            self._listener = None

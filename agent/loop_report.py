@@ -1,0 +1,144 @@
+"""The report loop: batches of results, journalled before they are sent; answers bring new work."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from airavata_scheduler.agent.faults import Refused
+from airavata_scheduler.agent.loop import Loop
+from airavata_scheduler.agent.outcomes import failure
+from airavata_scheduler.agent.places import KEEP_FAILED_S, KEEP_FENCED_S
+from airavata_scheduler.agent.reports import on_the_wire
+
+if TYPE_CHECKING:
+    from airavata_scheduler.agent.runtime import Runtime
+
+Json = dict[str, Any]
+Batch = list[tuple[Json, bool]]
+_BUSY_ITEMS = 8
+_GATHER_S = 0.003
+
+
+class ReportLoop(Loop):
+    """One report call at a time: while it is under way, the next batch gathers."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__(runtime, "report")
+        self._last_size = 0
+
+    def wake(self) -> None:
+        """The agent stops."""
+        self.runtime.modes.listening.set()
+        self.runtime.reports.release()
+
+    def turn(self) -> None:
+        """One batch."""
+        runtime = self.runtime
+        batch = runtime.reports.take(runtime.stop)
+        if not batch:
+            return
+        if self._last_size >= _BUSY_ITEMS and len(batch) < _BUSY_ITEMS:
+            # Under load a few milliseconds make one call of many.
+            time.sleep(_GATHER_S)
+        self._last_size = len(batch)
+        fresh = [item for item, journalled in batch if not journalled]
+        if fresh:
+            runtime.crash_point("report.before")
+            runtime.journal.commit({"t": "report", "items": fresh})
+            runtime.crash_point("report.journalled")
+        batch = [(item, True) for item, _ in batch]
+        runtime.modes.listening.wait()
+        try:
+            self._send(batch)
+        except BaseException:
+            runtime.reports.put_back(batch)
+            raise
+
+    def _send(self, batch: Batch) -> None:
+        runtime = self.runtime
+        claim = runtime.claims.take(blocking=False)
+        items = [on_the_wire(item, runtime.boot_id) for item, _ in batch]
+        try:
+            if claim is not None:
+                runtime.journal.sync()
+            answer = runtime.api.post("/reports", {"items": items, "claim": claim}, timeout_s=60.0)
+        except Refused as problem:
+            if claim is not None:
+                runtime.claims.give_up()
+            self._narrow_down(batch, problem)
+            return
+        except BaseException:
+            if claim is not None:
+                runtime.claims.give_up()
+            raise
+        runtime.crash_point("report.answered")
+        by_lease = {item["lease"]: item for item, _ in batch}
+        self._take_verdicts(by_lease, answer)
+        granted = runtime.claims.settle(claim, answer.get("claim")) if claim is not None else 0
+        runtime.attend(answer)
+        runtime.attend(answer.get("claim") or {})
+        if not granted:
+            runtime.claim_loop.make_room_known()
+
+    def _narrow_down(self, batch: Batch, problem: Refused) -> None:
+        """The whole call was refused: one item must not hold the others up."""
+        if len(batch) > 1:
+            half = len(batch) // 2
+            self._send(batch[:half])
+            self._send(batch[half:])
+        elif batch:
+            self._invalid(batch[0][0], str(problem))
+
+    def _take_verdicts(self, items: dict[str, Json], answer: Json) -> None:
+        runtime = self.runtime
+        ended = []
+        for line in answer.get("items") or ():
+            item = items.get(str(line.get("lease")))
+            if item is None:
+                continue
+            verdict = str(line.get("verdict"))
+            if verdict == "invalid":
+                self._invalid(item, str(line.get("message") or "no reason given"))
+                continue
+            if verdict != "accepted":
+                runtime.log.info(f"report: {verdict}", lease=item["lease"])
+            ended.append(item["lease"])
+            self._forget(item, verdict)
+        if ended:
+            epoch = answer.get("epoch") or runtime.epoch
+            runtime.journal.append({"t": "acked", "leases": ended, "epoch": epoch})
+
+    def _forget(self, item: Json, verdict: str) -> None:
+        lease = item["lease"]
+        places = self.runtime.places
+        self.runtime.book.drop(lease)
+        if verdict in ("accepted", "duplicate"):
+            if item["outcome"] == "completed":
+                self.runtime.tidy.remove_soon(lease)
+            else:
+                places.keep(lease, KEEP_FAILED_S)
+        else:
+            places.keep(lease, KEEP_FENCED_S)
+
+    def _invalid(self, item: Json, reason: str) -> None:
+        """The server cannot store this result; say so instead, once."""
+        held = self.runtime.book.get(item["lease"])
+        self.runtime.log.error(f"the report was refused: {reason}", lease=item["lease"])
+        if held is None or item.get("_replaced"):
+            if held is not None:
+                self.runtime.stopper.forget(held)
+            return
+        text = f"The result cannot be stored: {reason}"
+        replaced = {
+            **item,
+            "_replaced": True,
+            "outcome": "failed",
+            "failure": failure("user", "result_invalid", text[:2000]),
+            "result": None,
+            "logs": {},
+            "artifacts": [],
+        }
+        held.report = replaced
+        self.runtime.journal.commit({"t": "report", "items": [replaced]})
+        self.runtime.reports.restore(replaced)

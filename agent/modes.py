@@ -1,0 +1,68 @@
+"""Why the agent takes work or does not: paused, draining, safe mode, low disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+from airavata_scheduler.agent.machine import free_disk
+
+CRASH_STARTS = 5
+CRASH_WINDOW_S = 600.0
+_DISK_EVERY_S = 5.0
+
+
+def is_crash_loop(starts: list[float], now: float) -> bool:
+    """Whether the agent was started so often lately that it must be dying of something."""
+    return sum(1 for at in starts if 0 <= now - at < CRASH_WINDOW_S) >= CRASH_STARTS
+
+
+class Modes:
+    """The switches, each with its own owner: the local person, the server, the agent itself."""
+
+    def __init__(self, disk: Path) -> None:
+        self._disk = disk
+        self._checked_at = 0.0
+        self._lock = threading.Lock()
+        self._low = False
+        self.free_disk_mb = 0
+        self.paused_here = False
+        self.paused_by_server = False
+        self.draining = False
+        self.safe = False
+        self.listening = threading.Event()  # a session is open
+        self.disk_is_low()
+
+    def disk_is_low(self) -> bool:
+        """Whether too little is free to take work on; looked up at most every 5 s."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._checked_at >= _DISK_EVERY_S or not self._checked_at:
+                self._checked_at = now
+                free, self._low = free_disk(self._disk)
+                self.free_disk_mb = free >> 20
+            return self._low
+
+    def takes_work(self) -> bool:
+        """Whether a claim may be made."""
+        return self.why_not() is None
+
+    def why_not(self) -> str | None:
+        """Why no work is taken; None when it is."""
+        for condition, reason in (
+            (self.draining, "draining"),
+            (self.safe, "safe mode after a crash loop"),
+            (self.paused_here, "paused by `pause`"),
+            (self.paused_by_server, "paused by the server"),
+            (self.disk_is_low(), "the disk is nearly full"),
+        ):
+            if condition:
+                return reason
+        return None
+
+    def word(self) -> str:
+        """The mode in the protocol's words."""
+        if self.draining:
+            return "draining"
+        return "safe" if self.safe else "normal"

@@ -1,0 +1,3 @@
+"""The agent's own version; the wheel carries the same number (a test compares)."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,278 @@
+"""The wrapper of one payload: forked by the shepherd, outlives it and the agent.
+
+It takes `mkdir started` (atomic: a second starter ends as a duplicate), runs the payload in its own
+session, watches time, memory and orders to stop, kills whatever the payload leaves behind, and ends
+with `exit.json` by write, fsync, rename. No threads, no network.
+
+The order (a dict) says: lease, folder, script, environment, timeout_s, grace_s, ram_mb, nice, cpu,
+log_bytes. Times in the two files are seconds since boot, which every process of this boot shares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from airavata_scheduler.agent import processes
+from airavata_scheduler.agent.control_group import ControlGroup
+from airavata_scheduler.agent.framing import compact, replace_file
+from airavata_scheduler.agent.log_files import trim_log
+
+Json = dict[str, Any]
+DUPLICATE = 75
+_LEFTOVER_GRACE_S = 2.0
+_WATCH_S = 1.0
+
+
+def take_start(folder: Path) -> bool:
+    """Whether this process may start the payload of `folder`; true once, ever."""
+    try:
+        (folder / "started").mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    return True
+
+
+class Wrapper:
+    """One payload from its start to `exit.json`."""
+
+    def __init__(self, order: Json) -> None:
+        self._order = order
+        self._lease = str(order["lease"])
+        self._folder = Path(order["folder"])
+        self._pid = 0
+        self._ticks = 0
+        self._usage: resource.struct_rusage | None = None
+        self._status: int | None = None
+        self._reason: str | None = None  # why it was stopped: cancelled, timeout, out_of_memory
+        self._kill_at: float | None = None
+        self._peak_kb = 0
+        self._cancelled = False
+        self._group = ControlGroup(self._lease, order.get("ram_mb") or 0, order.get("cpu") or 0)
+
+    def run(self) -> int:
+        """Run the payload to its end; the exit status of the wrapper itself."""
+        if not take_start(self._folder):
+            return DUPLICATE
+        wake_r, wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, self._noted)
+        processes.become_subreaper()
+        started = processes.uptime_s()
+        self._group.make()
+        try:
+            self._launch()
+        except (OSError, ValueError) as error:
+            write_refused_start(self._folder, str(error), str(self._order["boot_id"]))
+            self._group.remove()
+            return 1
+        self._tell_payload(started)
+        if (self._folder / "cancel").exists():
+            self._cancelled = True
+        self._watch(wake_r, started)
+        ended = processes.uptime_s()
+        self._clean_up()
+        self._tell_exit(started, ended)
+        self._group.remove()
+        return 0
+
+    def _noted(self, number: int, _frame: object) -> None:
+        if number == signal.SIGTERM:
+            self._cancelled = True
+
+    def _launch(self) -> None:
+        script = self._folder / "script"
+        fd = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o700)
+        with os.fdopen(fd, "wb") as file:
+            file.write(str(self._order["script"]).encode())
+        pid = os.fork()
+        if pid == 0:
+            _become_payload(self._order, self._folder, script, self._group)
+        self._pid = pid
+        self._ticks = processes.start_ticks(pid) or 0
+
+    def _tell_payload(self, started: float) -> None:
+        document = {
+            "wrapper": os.getpid(),
+            "wrapper_ticks": processes.start_ticks(os.getpid()),
+            "pid": self._pid,
+            "ticks": self._ticks,
+            "boot_id": self._order["boot_id"],
+            "started_at": started,
+            "gpus": self._order.get("gpus", []),
+        }
+        # Not fsynced: it only has to outlive processes; after a reboot the payload is gone anyway.
+        replace_file(self._folder / "payload.json", compact(document), durable=False)
+
+    def _watch(self, wake: int, started: float) -> None:
+        limit = self._order.get("timeout_s")
+        deadline = None if limit is None else started + limit
+        watched_at = started
+        while not self._reap():
+            now = processes.uptime_s()
+            if self._cancelled and self._reason is None:
+                self._stop("cancelled", now)
+            if deadline is not None and now >= deadline and self._reason is None:
+                self._stop("timeout", now)
+            if self._kill_at is not None and now >= self._kill_at:
+                self._signal_all(signal.SIGKILL)
+                self._kill_at = now + 1.0
+            if now - watched_at >= _WATCH_S:
+                watched_at = now
+                self._look_at_memory(now)
+                self._bound_logs()
+            marks = [
+                mark for mark in (deadline if self._reason is None else None, self._kill_at) if mark
+            ]
+            wait = min([_WATCH_S, *(max(0.0, mark - now) for mark in marks)])
+            select.select([wake], [], [], wait)
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake, 512)
+
+    def _reap(self) -> bool:
+        """Collect ended children; whether the payload's own process is among them."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return self._status is not None
+            if pid == 0:
+                return self._status is not None
+            if pid == self._pid:
+                self._status, self._usage = status, usage
+
+    def _stop(self, reason: str, now: float) -> None:
+        self._reason = reason
+        self._kill_at = now + float(self._order.get("grace_s", 10.0))
+        self._signal_all(signal.SIGTERM)
+
+    def _signal_all(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            os.killpg(self._pid, number)
+        for pid, ticks in processes.descendants(os.getpid()).items():
+            processes.send(pid, ticks, number)
+
+    def _look_at_memory(self, now: float) -> None:
+        if self._group.is_limited:
+            return
+        used = processes.rss_kb(processes.descendants(os.getpid()))
+        self._peak_kb = max(self._peak_kb, used)
+        limit = int(self._order.get("ram_mb") or 0) * 1024
+        if limit and used > limit and self._reason is None:
+            self._stop("out_of_memory", now)
+            self._kill_at = now  # it is taking memory from others: no grace
+
+    def _bound_logs(self) -> None:
+        for stream in ("stdout", "stderr"):
+            trim_log(self._folder / stream, int(self._order["log_bytes"]))
+
+    def _clean_up(self) -> None:
+        """Whatever the payload left behind ends now: TERM, a moment, KILL."""
+        number: int = signal.SIGTERM
+        deadline = processes.uptime_s() + _LEFTOVER_GRACE_S
+        while processes.descendants(os.getpid()):
+            if processes.uptime_s() >= deadline:
+                number = signal.SIGKILL
+            if self._reason is not None:
+                number = signal.SIGKILL
+            self._signal_all(number)
+            time.sleep(0.02)
+            self._reap()
+
+    def _tell_exit(self, started: float, ended: float) -> None:
+        status = self._status or 0
+        usage = self._usage
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        peak = max(self._peak_kb, usage.ru_maxrss if usage else 0, self._group.peak_kb())
+        reason = self._reason
+        if reason is None and number == signal.SIGKILL and self._group.was_out_of_memory():
+            reason = "out_of_memory"
+        document = {
+            "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            "signal": number,
+            "reason": reason,
+            "started_at": started,
+            "ended_at": ended,
+            "ended_wall": time.time(),
+            "boot_id": self._order["boot_id"],
+            "cpu_s": round(usage.ru_utime + usage.ru_stime, 3) if usage else 0.0,
+            "max_rss_kb": peak,
+        }
+        replace_file(self._folder / "exit.json", compact(document), durable=True)
+
+
+def _become_payload(order: Json, folder: Path, script: Path, group: ControlGroup) -> None:
+    """In the payload's own process: take its place, or say on stderr why not. Never returns."""
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (
+            signal.SIGCHLD,
+            signal.SIGTERM,
+            signal.SIGINT,
+            signal.SIGHUP,
+            signal.SIGPIPE,
+        ):
+            signal.signal(number, signal.SIG_DFL)
+        group.join()
+        _open_streams(folder)
+        os.chdir(folder / "work")
+        os.umask(0o022)
+        if order.get("nice"):
+            os.nice(int(order["nice"]))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        environment = {str(key): str(value) for key, value in order["environment"].items()}
+        _execute(script, str(order["script"]).split("\n", 1)[0], environment)
+    except (OSError, ValueError) as error:
+        first = str(order["script"]).split("\n", 1)[0][:200]
+        text = f"airavata agent: the script cannot be started: {error} (first line: {first})\n"
+        os.write(2, text.encode(errors="replace"))
+    finally:
+        os._exit(127)
+
+
+def _execute(script: Path, first_line: str, environment: dict[str, str]) -> None:
+    if not first_line.startswith("#!"):
+        os.execve("/bin/sh", ["/bin/sh", str(script)], environment)  # noqa: S606
+    try:
+        os.execve(script, [str(script)], environment)  # noqa: S606
+    except PermissionError:
+        # The work folder's file system is mounted noexec: name the interpreter ourselves.
+        words = first_line[2:].strip().split(None, 1)
+        if not words:
+            raise
+        os.execve(words[0], [*words, str(script)], environment)  # noqa: S606
+
+
+def _open_streams(folder: Path) -> None:
+    """The three standard streams; all other descriptors of ours close by themselves at the exec."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    for number, stream in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / stream, flags, 0o600), number)
+
+
+def write_refused_start(folder: Path, message: str, boot_id: str) -> None:
+    """An `exit.json` for a wrapper that could not even begin (no process, no disk)."""
+    now = processes.uptime_s()
+    document = {
+        "exit_code": None,
+        "signal": None,
+        "reason": "start_failed",
+        "message": message,
+        "started_at": now,
+        "ended_at": now,
+        "ended_wall": time.time(),
+        "boot_id": boot_id,
+        "cpu_s": 0.0,
+        "max_rss_kb": 0,
+    }
+    replace_file(folder / "exit.json", json.dumps(document).encode(), durable=True)
