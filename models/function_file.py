@@ -21,9 +21,9 @@ from airavata_scheduler.models.experiment_tasks import (
     read_outputs,
     read_scripts,
 )
-from airavata_scheduler.models.faults import Faults, Section, shown, suggestion
+from airavata_scheduler.models.faults import Faults, Section, shown, shown_key, suggestion
 from airavata_scheduler.models.node_spec import NodeSpec
-from airavata_scheduler.models.parameters import Parameter, Value, read_parameters
+from airavata_scheduler.models.parameters import Parameter, read_parameters
 from airavata_scheduler.models.plain_data import tree_fault
 
 KEYS = (
@@ -199,21 +199,26 @@ def function_node(spec: Mapping[str, Any], *, name: str = "call") -> NodeSpec:
     )
 
 
-def check_arguments(spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Value]:
+def check_arguments(spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A call's arguments by name, in their declared types and with the defaults.
 
-    For functions that declare parameters; a Python function without any takes what its codec holds.
+    A Python function that declares no parameters takes any, as they are.
     Raises BadInput with every fault; `field` is `arguments.NAME`.
     """
+    unfit = tree_fault(dict(arguments))
+    if unfit:
+        raise BadInput(unfit[1], code=unfit[0], field="arguments")
+    if spec["kind"] == "python" and not spec["parameters"]:
+        return dict(arguments)
     faults = Faults("the call")
     declared = {
         name: Parameter.from_json(name, stored) for name, stored in spec["parameters"].items()
     }
-    typed: dict[str, Value] = {}
+    typed: dict[str, Any] = {}
     for name, value in arguments.items():
         if name not in declared:
             detail = f"{spec['name']} has no parameter {shown(name)}{suggestion(name, declared)}"
-            faults.add(f"arguments.{name[:64]}", "unknown_parameter", detail)
+            faults.add(f"arguments.{shown_key(name)}", "unknown_parameter", detail)
             continue
         try:
             typed[name] = declared[name].coerce(value)

@@ -77,10 +77,7 @@ def _warnings(spec: ExperimentSpec, features: list[str], core_hours: float | Non
     warnings = []
     if features:
         listed = ", ".join(features)
-        warnings.append(
-            f"tasks ask for {listed}: only an agent that offers it can run them, and they wait until "
-            "there is one"
-        )
+        warnings.append(f"tasks ask for {listed}: they wait until there is an agent that offers it")
     budget = spec.placement.budget_core_hours
     if budget is not None and core_hours is None:
         warnings.append("a budget is set, but not every task says its compute time")

@@ -38,7 +38,8 @@ def main():
     label, length, angle, damping = sys.argv[1], *map(float, sys.argv[2:])
     seconds = period(length, math.radians(angle), damping)
     simple = 2 * math.pi * math.sqrt(length / G)
-    csv.writer(sys.stdout).writerow([label, length, angle, f"{seconds:.4f}", f"{simple:.4f}"])
+    line = [label, length, angle, f"{seconds:.4f}", f"{simple:.4f}"]
+    csv.writer(sys.stdout, lineterminator="\n").writerow(line)
 
 
 if __name__ == "__main__":
