@@ -144,7 +144,7 @@ def _follow(row: dict[str, Any], path: Path) -> None:
 
 
 def artifact_key(
-    experiment_id: str, node: str, idx: int, attempt: int, lease_id: str, path: str
+    *, experiment_id: str, node: str, idx: int, attempt: int, lease_id: str, path: str
 ) -> str:
     """Where an attempt's output file is staged: the lease in the key fences other attempts."""
     return f"artifacts/{experiment_id}/{node}/{idx}/{attempt}-{lease_id}/{path}"

@@ -23,7 +23,7 @@ from airavata_scheduler.models.tables import Blob
 api = APIBlueprint("blobs", __name__, abp_tags=[Tag(name="blobs")])
 
 
-class BlobPath(Path):
+class ProjectBlobPath(Path):
     """A blob's address."""
 
     project: str
@@ -38,7 +38,7 @@ class BlobAnswer(Answer):
 
 
 @api.put("/api/v1/projects/<project>/blobs/<sha256>", responses={200: BlobAnswer, 201: BlobAnswer})
-def put_blob(path: BlobPath) -> Response:
+def put_blob(path: ProjectBlobPath) -> Response:
     """Store the request's raw bytes; 200 if the project has them already.
 
     The bytes go to the storage as they arrive. Bytes with another SHA-256 than the address says are
@@ -72,7 +72,7 @@ def put_blob(path: BlobPath) -> Response:
 
 
 @api.get("/api/v1/projects/<project>/blobs/<sha256>")
-def get_blob(path: BlobPath) -> Response:
+def get_blob(path: ProjectBlobPath) -> Response:
     """The bytes; HEAD asks whether they are there."""
     project = access.target("project")
     found = find(project.id, path.sha256)

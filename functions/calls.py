@@ -27,7 +27,7 @@ from airavata_scheduler.functions import (
 )
 from airavata_scheduler.functions.call_documents import CallAnswer
 from airavata_scheduler.functions.naming import Target
-from airavata_scheduler.functions.shapes import Body, Query
+from airavata_scheduler.functions.shapes import Body, Nothing, Query
 from airavata_scheduler.models import flow, function_file
 from airavata_scheduler.models.errors import AiravataError, BadInput, FieldError
 from airavata_scheduler.models.fields import canonical_json
@@ -90,10 +90,6 @@ class ResultsBody(Body):
 
     ids: list[str] = Field(default_factory=list, max_length=MAX_CALLS)
     wait: str | None = None
-
-
-class Nothing(Body):
-    """No members."""
 
 
 @api.post("/api/v1/functions/<function>/calls", responses={201: CallAnswer})

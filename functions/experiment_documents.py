@@ -7,7 +7,7 @@ from typing import Any
 
 from peewee import fn
 
-from airavata_scheduler.functions.selected import dict_one, dict_rows, tuple_one, tuple_rows
+from airavata_scheduler.functions.selected import Row, dict_one, dict_rows, tuple_one, tuple_rows
 from airavata_scheduler.functions.shapes import Answer, rfc3339
 from airavata_scheduler.models.counters import COUNTER_COLUMNS
 from airavata_scheduler.models.database import now_ms
@@ -83,6 +83,19 @@ def find(experiment_id: str) -> dict[str, Any]:
     """The document of one experiment that exists."""
     row = dict_one(rows().where(Experiment.id == experiment_id))
     return documents([row])[0]
+
+
+def recipe(experiment_id: str) -> Row:
+    """What an experiment was made of: spec, source, compute, storage_id, priority."""
+    return dict_one(
+        Experiment.select(
+            Experiment.spec,
+            Experiment.source,
+            Experiment.compute,
+            Experiment.storage_id,
+            Experiment.priority,
+        ).where(Experiment.id == experiment_id)
+    )
 
 
 def documents(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

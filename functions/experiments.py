@@ -37,7 +37,7 @@ from airavata_scheduler.functions.pagination import PageQuery, after, page
 from airavata_scheduler.functions.placement_hints import hints
 from airavata_scheduler.functions.selected import dict_rows
 from airavata_scheduler.functions.shapes import Body
-from airavata_scheduler.models import flow, flow_create
+from airavata_scheduler.models import flow
 from airavata_scheduler.models.errors import AiravataError, BadInput
 from airavata_scheduler.models.experiment_file import ExperimentSpec, parse_text, read_experiment
 from airavata_scheduler.models.fields import canonical_json
@@ -119,7 +119,7 @@ def store(
     priority: int = 0,
     submit: bool = False,
     derived_from: str | None = None,
-    only: flow_create.Selection | None = None,
+    only: flow.Selection | None = None,
 ) -> dict[str, Any]:
     """Write an experiment and its nodes in the caller's transaction; the document of the answer."""
     experiment_id = flow.create_experiment(
@@ -199,7 +199,7 @@ def experiment() -> Response:
     """One experiment, with the document that it was made of."""
     found = access.target("experiment")
     document = experiment_documents.find(found.id)
-    document["document"] = found.row["spec"]
+    document["document"] = experiment_documents.recipe(found.id)["spec"]
     return etags.etagged(document, document["version"])
 
 

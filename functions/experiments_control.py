@@ -24,9 +24,8 @@ from airavata_scheduler.functions import (
 )
 from airavata_scheduler.functions.experiment_documents import ExperimentAnswer
 from airavata_scheduler.functions.naming import Target
-from airavata_scheduler.functions.shapes import Body
-from airavata_scheduler.models import flow, flow_create
-from airavata_scheduler.models.database import transaction
+from airavata_scheduler.functions.shapes import Body, Nothing
+from airavata_scheduler.models import flow
 from airavata_scheduler.models.errors import BadInput
 from airavata_scheduler.models.experiment_file import with_parameters
 from airavata_scheduler.models.node_facts import graph_of
@@ -36,10 +35,6 @@ from airavata_scheduler.queue.announce import announce
 from airavata_scheduler.queue.enqueue import enqueue
 
 api = APIBlueprint("experiments_control", __name__, abp_tags=[Tag(name="experiments")])
-
-
-class Nothing(Body):
-    """No members."""
 
 
 class RetryBody(Body):
@@ -65,12 +60,9 @@ class DeriveBody(Body):
 def submit(body: Nothing) -> Response:
     """Let it run; the planner opens its first tasks at once."""
     del body
-    found = access.target("experiment")
-    with transaction():
-        flow.submit(found.id)
-        _audited("experiment.submit", found)
-    enqueue("plan", found.id)
-    return _answer(found)
+    answer = _changed("experiment.submit", flow.submit)
+    enqueue("plan", access.target("experiment").id)
+    return answer
 
 
 @api.post("/api/v1/experiments/<experiment>/pause", responses={200: ExperimentAnswer})
@@ -107,22 +99,23 @@ def derive(body: DeriveBody) -> Response:
     """Make a new experiment of an old one: other parameters, or only some of its instances."""
     found = access.target("experiment")
     assert found.project_id is not None  # an experiment always has one
-    document = with_parameters(found.row["spec"], body.parameters)
+    recipe = experiment_documents.recipe(found.id)
+    document = with_parameters(recipe["spec"], body.parameters)
     if body.name is not None:
         document = {**document, "name": body.name}
     spec = experiments.read(document, found.project_id)
     nodes = experiments.with_storage_ids(spec.nodes)
     only = _only(found, nodes, body.filter)
-    project_id, source = found.project_id, found.row["source"]
+    project_id = found.project_id
     made = idempotency.create_once(
         lambda: experiments.store(
             spec,
             nodes,
             project_id=project_id,
-            source=source,
-            compute=list(found.row["compute"]),
-            storage_id=found.row["storage_id"] or stores.default_storage_id(),
-            priority=found.row["priority"],
+            source=recipe["source"],
+            compute=list(recipe["compute"]),
+            storage_id=recipe["storage_id"] or stores.default_storage_id(),
+            priority=recipe["priority"],
             submit=body.submit,
             derived_from=found.id,
             only=only,
@@ -131,7 +124,7 @@ def derive(body: DeriveBody) -> Response:
     return experiments.created(made.document, submitted=body.submit)
 
 
-def _only(found: Target, nodes: Sequence[NodeSpec], filtered: str) -> flow_create.Selection | None:
+def _only(found: Target, nodes: Sequence[NodeSpec], filtered: str) -> flow.Selection | None:
     """Which instances a derived experiment takes over.
 
     Instances are known by their number, so a filter needs axes with as many points as before.
@@ -149,24 +142,16 @@ def _only(found: Target, nodes: Sequence[NodeSpec], filtered: str) -> flow_creat
                 field="parameters",
                 hint="Change values but not the number of points, or derive with filter all.",
             )
-    return flow_create.Selection(
+    return flow.Selection(
         experiment_id=found.id, ended="failed" if filtered == "only_failed" else "successful"
     )
 
 
 def _changed(action: str, change: Callable[[str], Wakeups]) -> Response:
+    """Apply a change, which has transactions of its own that lock in one order and are retried."""
     found = access.target("experiment")
-    with transaction():
-        wakeups = change(found.id)
-        _audited(action, found)
-    announce(wakeups)
-    return _answer(found)
-
-
-def _audited(action: str, found: Target) -> None:
+    wakeups = change(found.id)
     audit.append(action, "experiment", found.id, project_id=found.project_id)
-
-
-def _answer(found: Target) -> Response:
+    announce(wakeups)
     document = experiment_documents.find(found.id)
     return etags.etagged(document, document["version"])

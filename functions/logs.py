@@ -31,7 +31,7 @@ FOLLOW_BYTES = 1 << 16  # bytes in one event
 FOLLOW_EVENTS = 16  # events in one look
 
 
-class LogPath(Path):
+class TaskLogPath(Path):
     """A stream of a task."""
 
     task: str
@@ -75,7 +75,7 @@ class Written:
 
 
 @api.get("/api/v1/tasks/<task>/logs/<stream>")
-def log(path: LogPath, query: LogQuery) -> Response:
+def log(path: TaskLogPath, query: LogQuery) -> Response:
     """The raw bytes. `X-Log-Size` is the size so far, `X-Log-Complete` whether it is all of it."""
     found = written(access.target("task").row, path.stream, query.attempt)
     start = query.offset if query.offset >= 0 else max(0, found.size + query.offset)
@@ -91,7 +91,7 @@ def log(path: LogPath, query: LogQuery) -> Response:
 
 
 @api.get("/api/v1/tasks/<task>/logs/<stream>/events")
-def follow(path: LogPath, query: FollowQuery) -> Response:
+def follow(path: TaskLogPath, query: FollowQuery) -> Response:
     """Server-sent events: `log` {attempt, offset, text}, `attempt` for a new try, then `end`.
 
     An event's id is `<attempt>:<offset behind it>`; `Last-Event-ID` goes on from there.

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from peewee import JOIN
+
 from airavata_scheduler.functions import tokens
 from airavata_scheduler.functions.selected import dict_rows, tuple_rows
 from airavata_scheduler.models.database import now_ms
@@ -195,7 +197,7 @@ def _agents(compute_ids: list[str]) -> dict[str, list[AgentFacts]]:
             AgentSession.mode,
             AgentSession.held,
         )
-        .join(AgentSession, "LEFT OUTER", on=(AgentSession.id == Agent.session_id))
+        .join(AgentSession, JOIN.LEFT_OUTER, on=(AgentSession.id == Agent.session_id))
         .where(Agent.compute_id.in_(compute_ids))
         .order_by(Agent.name)
     )

@@ -10,18 +10,13 @@ from airavata_scheduler.functions import access, artifacts, audit, explain, task
 from airavata_scheduler.functions.experiment_documents import names_of
 from airavata_scheduler.functions.pagination import PageQuery, after, page
 from airavata_scheduler.functions.selected import dict_rows
-from airavata_scheduler.functions.shapes import Body, rfc3339
+from airavata_scheduler.functions.shapes import Nothing, rfc3339
 from airavata_scheduler.functions.task_documents import TaskAnswer
 from airavata_scheduler.models import flow
-from airavata_scheduler.models.database import transaction
 from airavata_scheduler.models.tables import Agent, Artifact, Attempt
 from airavata_scheduler.queue.announce import announce
 
 api = APIBlueprint("tasks", __name__, abp_tags=[Tag(name="tasks")])
-
-
-class Nothing(Body):
-    """No members."""
 
 
 @api.get("/api/v1/tasks/<task>", responses={200: TaskAnswer})
@@ -90,9 +85,8 @@ def cancel(body: Nothing) -> dict[str, Any]:
 def cancel_task() -> None:
     """Cancel the task that this request names; calls are cancelled the same way."""
     found = access.target("task")
-    with transaction():
-        wakeups = flow.cancel_task(found.id)
-        audit.append("task.cancel", "task", found.id, project_id=found.project_id)
+    wakeups = flow.cancel_task(found.id)
+    audit.append("task.cancel", "task", found.id, project_id=found.project_id)
     announce(wakeups)
 
 
