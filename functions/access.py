@@ -36,6 +36,8 @@ def authorize(principal: Principal, permission: Permission, found: Target) -> No
         return
     if not permissions.allows(principal, "read", found):
         raise naming.not_found(found.kind, found.asked, principal)
+    if found.kind == "system":
+        raise Forbidden("This takes a system administrator.")
     raise Forbidden(
         f"You may see {found.label}, but not {permissions.VERBS[permission]} it.",
         hint=permissions.advice(permission, found),

@@ -83,7 +83,7 @@ class TokensAnswer(BaseModel):
     user: TokensUser
 
 
-class StatusAnswer(BaseModel):
+class LoginStatusAnswer(BaseModel):
     """Who this token says that you are."""
 
     user: TokensUser
@@ -128,7 +128,7 @@ def logout() -> tuple[str, int]:
     return "", 204
 
 
-@api.get("/status", responses={200: StatusAnswer})
+@api.get("/status", responses={200: LoginStatusAnswer})
 def status() -> dict[str, Any]:
     """Say who is logged in."""
     principal = principals.current()

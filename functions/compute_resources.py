@@ -116,7 +116,7 @@ class EnrolmentAnswer(BaseModel):
     install_line: str
 
 
-class StatusAnswer(BaseModel):
+class ComputeStatusAnswer(BaseModel):
     """Who is there."""
 
     online: bool = Field(description="Whether an agent is there that takes work")
@@ -197,7 +197,7 @@ def delete_compute_resource() -> tuple[str, int]:
     return "", 204
 
 
-@api.get("/<resource>/status", responses={200: StatusAnswer})
+@api.get("/<resource>/status", responses={200: ComputeStatusAnswer})
 def compute_status() -> dict[str, Any]:
     """Say which agents are there and what is free."""
     return presence.summary(access.target("compute_resource").row)

@@ -14,30 +14,45 @@ from airavata_scheduler.models.tables import OutboxEntry
 RELATION = "relation"
 
 
-def grant(resource: tuple[str, str], relation: str, subject: tuple[str, str]) -> None:
-    """Record that `subject` (kind, id) now has `relation` to `resource` (kind, id)."""
-    _append("touch", resource, relation, subject)
+Named = tuple[str, str]  # kind and id
+Update = dict[str, str]
 
 
-def withdraw(resource: tuple[str, str], relation: str, subject: tuple[str, str]) -> None:
+def grant(resource: Named, relation: str, subject: Named) -> None:
+    """Record that `subject` now has `relation` to `resource`."""
+    _append([_update("touch", resource, relation, subject)])
+
+
+def withdraw(resource: Named, relation: str, subject: Named) -> None:
     """Record that `subject` no longer has `relation` to `resource`."""
-    _append("delete", resource, relation, subject)
+    _append([_update("delete", resource, relation, subject)])
 
 
-def _append(
-    operation: Literal["touch", "delete"],
-    resource: tuple[str, str],
-    relation: str,
-    subject: tuple[str, str],
-) -> None:
+def replace(resource: Named, before: str, after: str, subject: Named) -> None:
+    """Record that `subject` has the relation `after` instead of `before`.
+
+    One entry, because two of the same millisecond have no order.
+    """
+    _append(
+        [
+            _update("delete", resource, before, subject),
+            _update("touch", resource, after, subject),
+        ]
+    )
+
+
+def _update(
+    operation: Literal["touch", "delete"], resource: Named, relation: str, subject: Named
+) -> Update:
+    return {
+        "operation": operation,
+        "resource": ":".join(resource),
+        "relation": relation,
+        "subject": ":".join(subject),
+    }
+
+
+def _append(updates: list[Update]) -> None:
     OutboxEntry.insert(
-        id=new_id(),
-        kind=RELATION,
-        payload={
-            "operation": operation,
-            "resource": ":".join(resource),
-            "relation": relation,
-            "subject": ":".join(subject),
-        },
-        created_at=now_ms(),
+        id=new_id(), kind=RELATION, payload={"updates": updates}, created_at=now_ms()
     ).execute()

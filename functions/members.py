@@ -116,8 +116,7 @@ def change_member(body: MemberBody) -> Response:
             (ProjectMember.project_id == project.id) & (ProjectMember.user_id == member["user_id"])
         ).execute()
         subject = ("user", member["user_id"])
-        grants.withdraw(("project", project.id), member["role"], subject)
-        grants.grant(("project", project.id), body.role, subject)
+        grants.replace(("project", project.id), member["role"], body.role, subject)
         audit.append(
             "change_member", "project", project.id, project_id=project.id,
             user_id=member["user_id"], before=member["role"], role=body.role,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import typing
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -82,17 +83,17 @@ def answer(error: AiravataError) -> Response:
 
 def invalid(error: ValidationError) -> AiravataError:
     """A pydantic error as one BadInput that lists every fault."""
-    model = error.title
+    model = _models.get(error.title)
     faults = [_fault(item, model) for item in error.errors(include_url=False)]
     first = faults[0]
     detail = first.detail if len(faults) == 1 else f"{first.detail} And {len(faults) - 1} more."
     return BadInput(detail, code=first.code, field=first.field, errors=faults)
 
 
-def _fault(item: Any, model: str) -> FieldError:
+def _fault(item: Any, model: type[BaseModel] | None) -> FieldError:
     field = _path(item["loc"])
     if item["type"] == "extra_forbidden":
-        return _unknown_field(field, model)
+        return _unknown_field(field, item["loc"], model)
     if item["type"] == "missing":
         return FieldError(field=field, code="missing_field", detail=f"{field} is missing.")
     sentence = str(item["msg"]).removeprefix("Value error, ").rstrip(".")
@@ -106,29 +107,61 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text
 
 
-def _unknown_field(field: str, model: str) -> FieldError:
-    """Nested models are named by their own error; the top one is found by its title."""
-    known = _known_fields.get(model, ())
-    last = field.rsplit(".", 1)[-1]
-    near = difflib.get_close_matches(last, known, n=1, cutoff=0.6) if "." not in field else []
-    advice = f" Did you mean {near[0]}?" if near else ""
-    if not near and known:
-        advice = f" Known: {', '.join(sorted(known))}."
+def _unknown_field(
+    field: str, location: tuple[int | str, ...], model: type[BaseModel] | None
+) -> FieldError:
+    """Advice from the names that the object in which the field stands does know."""
+    for part in location[:-1]:
+        model = _model_below(model, part)
+    known = sorted(_names(model)) if model is not None else []
+    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
+    advice = ""
+    if near:
+        advice = f" Did you mean {near[0]}?"
+    elif known:
+        advice = f" Known: {', '.join(known)}."
     return FieldError(field=field, code="unknown_field", detail=f"{field} is unknown.{advice}")
 
 
-_known_fields: dict[str, tuple[str, ...]] = {}
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_below(model: type[BaseModel] | None, part: int | str) -> type[BaseModel] | None:
+    """The model of the member `part`; positions in a list lead to the model itself."""
+    if model is None or isinstance(part, int):
+        return model
+    field = model.model_fields.get(part)
+    return _model_in(field.annotation) if field is not None else None
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in typing.get_args(annotation):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
+
+
+_models: dict[str, type[BaseModel]] = {}
+
+
+def remember_model(model: type[BaseModel]) -> None:
+    """Let errors of `model` name its fields; `shapes.Body` and `shapes.Query` call this.
+
+    Raises TypeError for a second model of the same name: a pydantic error tells only the name, and
+    the OpenAPI document has one place for each.
+    """
+    known = _models.setdefault(model.__name__, model)
+    if (known.__module__, known.__qualname__) != (model.__module__, model.__qualname__):
+        raise TypeError(f"{model.__name__} is a model of {known.__module__} already")
 
 
 def raise_invalid(error: ValidationError) -> NoReturn:
     """For flask-openapi3, which would make a response of its own from a faulty request."""
     raise invalid(error) from None
-
-
-def remember_fields(model: type[BaseModel]) -> None:
-    """Let errors of `model` name its fields; `shapes.Body` and `shapes.Query` call this."""
-    names = tuple(field.alias or name for name, field in model.model_fields.items())
-    _known_fields[model.__name__] = names
 
 
 def _from_http(error: HTTPException) -> AiravataError:

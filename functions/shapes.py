@@ -18,7 +18,7 @@ class _Strict(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
-        problems.remember_fields(cls)
+        problems.remember_model(cls)
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -35,6 +35,10 @@ def _schema(
 
 class Body(_Strict):
     """A JSON body: unknown fields are errors, and `true` or `"1"` is no integer."""
+
+
+class Nothing(Body):
+    """A body without members; it may also be absent."""
 
 
 class Query(_Strict):

@@ -81,7 +81,7 @@ class StorageBody(Body):
     state: Literal["active", "disabled"] | None = None
 
 
-class StatusAnswer(BaseModel):
+class StorageStatusAnswer(BaseModel):
     """Whether it can be used now."""
 
     usable: bool
@@ -175,7 +175,7 @@ def delete_storage_resource() -> tuple[str, int]:
     return "", 204
 
 
-@api.get("/<resource>/status", responses={200: StatusAnswer})
+@api.get("/<resource>/status", responses={200: StorageStatusAnswer})
 def storage_status() -> dict[str, Any]:
     """Try whether a storage resource can be used now."""
     found = access.target("storage_resource")

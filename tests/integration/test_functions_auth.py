@@ -13,7 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import jwt
 import pytest
 
+from airavata_scheduler.functions import login_backoff
 from airavata_scheduler.functions.bootstrap import new_bootstrap_link, new_password_link
+from airavata_scheduler.functions.logins import open_login
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import AuditEntry, Login, LoginLink, User
@@ -192,8 +194,6 @@ def test_wrong_passwords_cost_time(api: Api) -> None:
 
 def test_the_back_off_is_counted_in_redis(make_api: MakeApi, redis_url: str) -> None:
     """With Redis there, another process with an empty memory refuses as well."""
-    from airavata_scheduler.functions import login_backoff
-
     api = make_api(REDIS_URL=redis_url)
     name = f"user-{new_id()}"
     for _ in range(6):
@@ -293,8 +293,6 @@ def test_an_invented_refresh_token_ends_nothing(api: Api) -> None:
 
 def test_a_login_keeps_its_own_length(api: Api) -> None:
     """A login that was opened for ten years is not cut to a week by its first refresh."""
-    from airavata_scheduler.functions.logins import open_login
-
     ada = api.user("ada")
     ten_years_s = 10 * 365 * 86400.0
     tokens = open_login(api.config, ada.id, ttl_s=ten_years_s).as_json()
