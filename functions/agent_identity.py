@@ -74,6 +74,7 @@ def _authenticate() -> None:
     rule = access.rule_now()
     if rule is not None and rule.who == "agent":
         g.agent = _caller(_claims(principals.bearer()))
+        g.agent_id = g.agent.id  # for the request's log line
 
 
 def _claims(token: str) -> dict[str, Any]:
