@@ -17,6 +17,7 @@ from airavata_scheduler.models import migrations
 from airavata_scheduler.models.tables import TABLES
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.programs import running, server_folder
 from tests.servers.redis import Redis
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
@@ -24,30 +25,24 @@ _numbers = count(1)
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+def postgres_server() -> Iterator[PostgreSQL]:
     """A private PostgreSQL server for the session."""
-    server = PostgreSQL(tmp_path_factory.mktemp("postgresql"))
-    server.start()
-    yield server
-    server.stop()
+    with server_folder("postgresql") as folder, running(PostgreSQL(folder)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+def mariadb_server() -> Iterator[MariaDB]:
     """A private MariaDB server for the session."""
-    server = MariaDB(tmp_path_factory.mktemp("mariadb"))
-    server.start()
-    yield server
-    server.stop()
+    with server_folder("mariadb") as folder, running(MariaDB(folder)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+def redis_server() -> Iterator[Redis]:
     """A private Redis server for the session."""
-    server = Redis(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+    with server_folder("redis") as folder, running(Redis(folder)) as server:
+        yield server
 
 
 @pytest.fixture

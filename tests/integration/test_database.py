@@ -228,45 +228,44 @@ def test_a_thread_that_ends_gives_its_connection_back() -> None:
 def test_a_forked_child_uses_connections_of_its_own() -> None:
     """After a fork parent and child both go on, each on its own connection."""
     new_user("ada")
+    parents = db.database.connection()
     child = os.fork()
     if child == 0:  # pragma: no cover  in the child
         status = 1
         try:
             new_user("child")
-            db.database.obj.close_idle()
-            status = 0
+            status = 1 if db.database.connection() is parents else 0
         finally:
             os._exit(status)
 
     _, status = os.waitpid(child, 0)
 
     assert status == 0
+    assert db.database.connection() is parents
     assert sorted(user.name for user in User.select()) == ["ada", "child"]
 
 
-def test_only_one_holds_a_named_lock() -> None:
-    """Two replicas: the second does not wait and is told so (SQLite: it waits for its turn)."""
-    order: list[str] = []
+def test_locked_rows_are_left_to_those_who_have_them() -> None:
+    """With `skip_locked` a second reader gets the other rows at once (SQLite: all, in its turn)."""
+    for name in ("a", "b"):
+        deployment.write(name, "")
+    sql = f"SELECT name FROM deployment WHERE name IN (%s, %s){db.skip_locked()}"
+    seen: list[tuple[str, ...]] = []
 
     def second() -> None:
-        with db.connected(), deployment.only_one("sweep") as mine:
-            order.append(f"second {mine}")
+        with db.connected(), db.transaction():
+            seen.append(tuple(sorted(name for (name,) in db.execute(sql, ("a", "b")))))
 
     thread = threading.Thread(target=second)
-    with deployment.only_one("sweep") as mine:
-        order.append(f"first {mine}")
+    with db.transaction():
+        assert db.execute(sql, ("a", "a")) == [("a",)]
         thread.start()
         if db.dialect() != "sqlite":
             thread.join(10)
-        order.append("first ends")
+            assert seen == [("b",)]
     thread.join(10)
 
-    expected = ["first True", "second False", "first ends"]
-    if db.dialect() == "sqlite":
-        expected = ["first True", "first ends", "second True"]
-    assert order == expected
-    with deployment.only_one("sweep") as mine:
-        assert mine
+    assert seen == [("a", "b")] if db.dialect() == "sqlite" else [("b",)]
 
 
 def test_a_named_value_is_written_over() -> None:

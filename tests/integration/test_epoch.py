@@ -10,6 +10,7 @@ import pytest
 from airavata_scheduler.models import database as db
 from airavata_scheduler.models import deployment, epoch, migrations
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.programs import running, server_folder
 from tests.waiting import wait_until
 
 
@@ -115,11 +116,9 @@ def test_the_server_is_known_by_its_own_identity(fresh_database: str) -> None:
     assert epoch._incarnation() == epoch._incarnation()
 
 
-def test_a_promoted_standby_is_another_epoch(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_promoted_standby_is_another_epoch() -> None:
     """A restart keeps the epoch; a failover (a new timeline) changes it at once."""
-    server = PostgreSQL(tmp_path_factory.mktemp("failover"))
-    server.start()
-    try:
+    with server_folder("failover") as folder, running(PostgreSQL(folder)) as server:
         db.connect(server.url())
         migrations.upgrade()
         first = epoch.current()
@@ -129,15 +128,12 @@ def test_a_promoted_standby_is_another_epoch(tmp_path_factory: pytest.TempPathFa
         restarted = epoch.current()
         server.stop()
         (server.data / "standby.signal").touch()
-        (server.data / "standby.signal").chmod(0o644)
         server.start()
         server.run("SELECT pg_promote()")
         wait_until(lambda: in_charge(server), message="the promotion")
         db.connect(server.url())
         promoted = epoch.current()
-    finally:
         db.disconnect()
-        server.stop()
 
     assert restarted == first
     assert promoted != first

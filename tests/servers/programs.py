@@ -12,9 +12,11 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from tempfile import TemporaryDirectory
+from typing import NoReturn, Protocol, TypeVar
 
 import pytest
 
@@ -55,13 +57,22 @@ def program(*names: str, folders: Sequence[Path] = ()) -> str | None:
     return None
 
 
+@contextmanager
+def server_folder(name: str) -> Iterator[Path]:
+    """A folder for a server, gone after the block.
+
+    Not below pytest's own folder: that is closed to other users, and each run of pytest closes it
+    again and clears old ones away, while PostgreSQL and MariaDB refuse to run as root.
+    """
+    with TemporaryDirectory(prefix=f"airavata-{name}-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 def owned_by(folder: Path, user: str) -> None:
-    """Give `folder` to `user`, and let that user reach it."""
+    """Give `folder` to `user`."""
     account = pwd.getpwnam(user)
     os.chown(folder, account.pw_uid, account.pw_gid)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
 
 
 def as_user(user: str | None = None) -> list[str]:
@@ -76,6 +87,29 @@ def as_user(user: str | None = None) -> list[str]:
         return [setpriv, "--pdeathsig=KILL"]
     identity = [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
     return [setpriv, *identity, "--pdeathsig=KILL"]
+
+
+class Startable(Protocol):
+    """A server of this folder: PostgreSQL, MariaDB, Redis."""
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+_S = TypeVar("_S", bound=Startable)
+
+
+@contextmanager
+def running(server: _S) -> Iterator[_S]:
+    """`server`, started for the block; ended also when its start fails."""
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
 
 
 class Server:
