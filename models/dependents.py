@@ -99,9 +99,9 @@ class _Writer:
             state = TaskState.QUEUED if ready else TaskState.PENDING
             compute_id = place(self.experiments[child.experiment_id].plan, child.name, parent)
             for idx in range(parent.idx * child.own, (parent.idx + 1) * child.own):
-                # Dependents stand at their parent's place in the queue, before instances that have
-                # not begun: what was started is finished first.
-                self._row(child, idx, state, (compute_id, parent.priority, parent.available_at))
+                # Dependents stand just before their parent's place in the queue, and so before the
+                # instances that have not begun: what was started is finished first.
+                self._row(child, idx, state, (compute_id, parent.priority, parent.available_at - 1))
             self.changes.add(child.id, state, child.own)
             if state is TaskState.QUEUED and compute_id is not None:
                 self.computes.add(compute_id)

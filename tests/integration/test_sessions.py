@@ -1,0 +1,254 @@
+"""Agent sessions: opening, superseding, heartbeats, reconciling, revoking. On every database."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import pytest
+
+from airavata_scheduler.models import leases, sessions
+from airavata_scheduler.models.database import change, execute, now_ms
+from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound, Unauthenticated
+from airavata_scheduler.models.ids import new_id
+from airavata_scheduler.models.lease_records import Grant, Mark, Report
+from tests.integration.world import Agent, World, available_now, check_counters, counts, node, work
+
+pytestmark = pytest.mark.usefixtures("fresh_database")
+
+
+def digest(grants: list[Grant]) -> tuple[int, str]:
+    """What an agent sends to say that it holds these leases."""
+    xor = reduce(lambda seen, g: seen ^ int(g.lease.lease_id, 16), grants, 0)
+    return len(grants), f"{xor:x}"
+
+
+def test_a_new_session_takes_the_leases_of_the_old_one_over() -> None:
+    """A restarted agent goes on with what it holds; the older session is told that it is over."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 2))
+    grants = agent.claim(2)
+    old = agent.session_id
+
+    opened = agent.open(leases=[(g.lease, "running") for g in grants])
+
+    assert opened.verdicts == ["keep", "keep"]
+    assert opened.superseded == old
+    assert counts(experiment_id) == {"running": 2}
+    with pytest.raises(Conflict) as caught:
+        sessions.heartbeat(session_id=old, seq=9)
+    assert caught.value.code == "session_superseded"
+    assert agent.complete(grants) == ["accepted", "accepted"]
+    check_counters()
+
+
+def test_a_restart_gives_back_what_the_journal_does_not_know() -> None:
+    """A lease that was granted but never received is queued again at once."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 2))
+    kept, _unknown = agent.claim(2)
+
+    agent.open(leases=[(kept.lease, None)])
+
+    assert counts(experiment_id) == {"leased": 1, "queued": 1}
+    check_counters()
+
+
+def test_a_restart_keeps_leases_of_a_claim_without_an_answer() -> None:
+    """They can still be asked for by the claim's id, also in the new session."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 2))
+    granted = agent.claimed(2, claim_id="no-answer")
+
+    agent.open(unresolved_claims=["no-answer"])
+
+    assert counts(experiment_id) == {"leased": 2}
+    replayed = agent.claimed(2, claim_id="no-answer")
+    assert {g.lease for g in replayed.grants} == {g.lease for g in granted.grants}
+
+
+def test_a_full_list_gives_back_only_what_is_old_enough() -> None:
+    """A list may have been under way while a claim was answered, so young leases stay."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1))
+    agent.claim(1)
+
+    agent.beat(full=[])
+    assert counts(experiment_id) == {"leased": 1}
+    change("UPDATE tasks SET leased_at = leased_at - 120000")
+    agent.beat(full=[])
+
+    assert counts(experiment_id) == {"queued": 1}
+    check_counters()
+
+
+def test_a_delayed_full_list_is_ignored() -> None:
+    """A heartbeat that is older than the last one keeps the session alive and does nothing else."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1))
+    agent.claim(1)
+    agent.beat()
+    agent.beat()
+    change("UPDATE tasks SET leased_at = leased_at - 120000")
+
+    sessions.heartbeat(session_id=agent.session_id, seq=1, full=[])
+
+    assert counts(experiment_id) == {"leased": 1}
+
+
+def test_a_digest_that_differs_asks_for_the_full_list() -> None:
+    """Equal digests are quiet; any difference is settled by the full list."""
+    world = World()
+    agent = world.agent()
+    world.run(node("simulate", 3))
+    grants = agent.claim(3)
+
+    assert not agent.beat(digest=digest(grants)).want_full
+    assert agent.beat(digest=digest(grants[:2])).want_full
+    assert not agent.beat().want_full
+    assert agent.beat(digest=(3, "not a number")).want_full
+
+
+def test_a_heartbeat_tells_of_marks_and_costs_one_session_row() -> None:
+    """Phases go into the tasks; the session's row says when, and what is free."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1))
+    grant = agent.claim(1)[0]
+    change("UPDATE agent_sessions SET heartbeat_at = 0")
+
+    agent.beat(marks=[Mark(lease=grant.lease, phase="running", started_ms_ago=5)], free={"cpu": 3})
+
+    heartbeat_at, free = execute("SELECT heartbeat_at, free FROM agent_sessions")[0]
+    assert heartbeat_at > now_ms() - 60_000
+    assert free == '{"cpu":3}'
+    assert counts(experiment_id) == {"running": 1}
+
+
+def test_a_lease_that_expired_is_attached_again_by_the_full_list() -> None:
+    """A partition of a day re-runs nothing while nobody else claimed the task."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 2))
+    grants = agent.claim(2)
+    change("UPDATE agent_sessions SET heartbeat_at = 0")
+    work(leases.expire_sessions())
+    other = world.agent()
+    available_now()
+    taken = other.claim(1)[0]
+
+    with pytest.raises(Conflict) as caught:
+        agent.beat()
+    assert caught.value.code == "session_expired"
+    opened = agent.open(leases=[(g.lease, "running") for g in grants])
+
+    expected = ["superseded" if g.task_id == taken.task_id else "keep" for g in grants]
+    assert opened.verdicts == expected
+    assert counts(experiment_id) == {"running": 1, "leased": 1}
+    check_counters()
+
+
+def test_an_accepted_lease_in_the_full_list_is_to_be_reported_again() -> None:
+    """The acknowledgement was lost: the second report gets its `duplicate`."""
+    world = World()
+    agent = world.agent()
+    world.run(node("simulate", 1))
+    grant = agent.claim(1)[0]
+    agent.complete([grant])
+
+    beat = agent.beat(full=[(grant.lease, "finalizing")])
+
+    assert beat.verdicts == [(grant.lease, "report_again")]
+
+
+def test_a_new_boot_while_the_old_session_lives_counts_as_a_swap() -> None:
+    """Two copies of one state folder take over from each other; a plain restart does not count."""
+    world = World()
+    agent = world.agent()
+
+    assert agent.open(boot_id="boot-1").swaps == 0
+    assert agent.open(boot_id="boot-2").swaps == 1
+    change("UPDATE agent_sessions SET heartbeat_at = heartbeat_at - 100000")
+    assert agent.open(boot_id="boot-3").swaps == 1
+    assert agent.open(boot_id="boot-1").swaps == 2
+    assert agent.open(boot_id="boot-3").swaps == sessions.ALARMING_SWAPS
+
+
+def test_a_stopped_agent_keeps_its_leases_until_it_is_silent_too_long() -> None:
+    """Payloads may outlive their agent; I5: the sweep still looks at them."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1))
+    grant = agent.claim(1)[0]
+
+    sessions.end_session(agent.session_id, "stopped")
+    leases.expire_sessions()
+    assert counts(experiment_id) == {"leased": 1}
+    check_counters()
+    with pytest.raises(Conflict) as caught:
+        agent.complete([grant])
+    assert caught.value.code == "session_ended"
+    change("UPDATE agent_sessions SET heartbeat_at = 0")
+    leases.expire_sessions()
+
+    assert counts(experiment_id) == {"queued": 1}
+    check_counters()
+
+
+def test_a_stopped_agent_that_comes_back_has_its_leases() -> None:
+    """The next start takes them over, as after a crash."""
+    world = World()
+    agent = world.agent()
+    world.run(node("simulate", 1))
+    grant = agent.claim(1)[0]
+    sessions.end_session(agent.session_id)
+
+    assert agent.open(leases=[(grant.lease, "running")]).verdicts == ["keep"]
+    assert agent.complete([grant]) == ["accepted"]
+
+
+def test_a_revoked_agent_loses_its_leases_at_once() -> None:
+    """Its session ends, its tasks are queued again, and it may not come back."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 3))
+    agent.claim(3)
+
+    sessions.revoke_agent(agent.id)
+
+    assert counts(experiment_id) == {"queued": 3}
+    with pytest.raises(Conflict):
+        agent.beat()
+    with pytest.raises(Unauthenticated):
+        agent.open()
+    check_counters()
+
+
+def test_who_may_not_open_a_session_hears_why() -> None:
+    """Pending agents wait for approval; unknown ones have to enrol."""
+    world = World()
+    agent = world.agent()
+    change("UPDATE agents SET state = 'pending'")
+
+    with pytest.raises(Forbidden) as pending:
+        agent.open()
+    with pytest.raises(NotFound) as unknown:
+        Agent(new_id(), {})
+
+    assert pending.value.code == "agent_pending"
+    assert unknown.value.code == "agent_unknown"
+
+
+def test_an_unknown_session_is_not_found() -> None:
+    """Every write of an agent begins with its session."""
+    with pytest.raises(NotFound) as caught:
+        leases.report(new_id(), [Report(lease=_some_lease(), outcome="completed")])
+    assert caught.value.code == "session_unknown"
+
+
+def _some_lease() -> leases.LeaseName:
+    return leases.LeaseName(new_id(), 1, "0" * 32)
