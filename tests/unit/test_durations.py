@@ -69,3 +69,18 @@ def test_a_bare_number_is_told_what_to_write() -> None:
     """The sentence names the two forms that the user may have meant."""
     with pytest.raises(BadInput, match='write "600s" for seconds or "600m" for minutes'):
         parse_duration(600)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("10:00", "may mean minutes or hours"),
+        ("1-00:00", "is not complete"),
+        ("60", "has no unit"),
+        ("0:75:00", "more than 59 minutes"),
+    ],
+)
+def test_an_ambiguous_wall_time_is_told_why(text: str, says: str) -> None:
+    """The sentence says what is ambiguous, not only that something is wrong."""
+    with pytest.raises(BadInput, match=says):
+        parse_walltime(text)

@@ -153,6 +153,25 @@ def test_a_foreach_task_inherits_the_values_of_its_parent() -> None:
     assert decode(own, 250)["SEEDS"] == "51"
 
 
+def test_a_reference_reaches_through_several_foreach() -> None:
+    """Two own axes below each other: instance 11 of the last reads instance 1 of the first."""
+    document = changed(
+        {
+            "tasks.plot.task_inputs": {"MODE": ["a", "b"]},
+            "tasks.crop": {
+                "script": "PLOT",
+                "foreach": "plot",
+                "task_inputs": {"STEPS": "1..3", "IN": "${simulate.RESULT}"},
+            },
+        }
+    )
+
+    crop = next(node for node in read(document).nodes if node.name == "crop")
+
+    assert 11 // crop.references[0]["divisor"] == 1
+    assert decode(crop.to_json(), 11) == {"RATE": "0.1", "SEEDS": "2", "MODE": "b", "STEPS": "3"}
+
+
 def test_an_ancestor_of_one_instance_can_be_read_by_all() -> None:
     """A mesh is made once and read by each simulation."""
     document = changed(
@@ -310,7 +329,7 @@ def test_the_rest_form_with_parameter_sets() -> None:
 
 def test_a_function_gives_parameters_scripts_and_needs() -> None:
     """`function: f@1` alone is an experiment of one task; its own keys go before the function's."""
-    function = {
+    function: dict[str, Any] = {
         "kind": "script",
         "name": "f",
         "description": "",
