@@ -67,7 +67,7 @@ class Collection(Generic[R]):
             raise self.with_nearest(error, name, **query) from error
 
     def pages(
-        self, path: str, record: type[S], *, limit: int | None = None, **query: Any
+        self, path: str, record: type[S], /, *, limit: int | None = None, **query: Any
     ) -> Iterator[S]:
         """Every record of a list at `path`, fetching the next page when it is needed."""
         cursor: str | None = None

@@ -46,6 +46,13 @@ class Selection:
     index: int | None = None
     glob: str | None = None
 
+    @property
+    def server_glob(self) -> str | None:
+        """The glob where the server's sense of it is ours: it compares with whole paths only."""
+        if self.glob is not None and ("/" in self.glob or self.glob.startswith("*")):
+            return self.glob
+        return None
+
     def matches(self, artifact: Artifact) -> bool:
         """Whether the artifact is wanted."""
         if self.node is not None and artifact.node != self.node:
@@ -73,7 +80,7 @@ def wanted_artifacts(
 ) -> dict[str, Artifact]:
     """The selected output files by their place below the output folder."""
     found = experiments.artifacts(
-        experiment, node=selection.node, index=selection.index, path=selection.glob
+        experiment, node=selection.node, index=selection.index, path=selection.server_glob
     )
     return {entry_name(artifact): artifact for artifact in found if selection.matches(artifact)}
 
@@ -144,7 +151,7 @@ class Download:
     def _from_archive(self, folder: Path, missing: dict[str, Artifact]) -> list[str]:
         """Extract what is missing from the server's tar.gz as it streams; the names that came."""
         came: list[str] = []
-        query = {"node": self._selection.node, "path": self._selection.glob}
+        query = {"node": self._selection.node, "path": self._selection.server_glob}
         # A broken stream is no loss: what is still missing is fetched file by file.
         with (
             contextlib.suppress(tarfile.TarError, EOFError, zlib.error, UnreachableError, OSError),

@@ -94,11 +94,11 @@ class Transport:
         """Close the connections."""
         self._client.close()
 
-    def get(self, path: str, **query: Any) -> Any:
+    def get(self, path: str, /, **query: Any) -> Any:
         """The JSON that a GET answers; `query` values that are None are left out."""
         return self.call("GET", path, query=query)
 
-    def post(self, path: str, body: Any = None, *, timeout_s: float = 0.0, **query: Any) -> Any:
+    def post(self, path: str, /, body: Any = None, *, timeout_s: float = 0.0, **query: Any) -> Any:
         """The JSON that a POST answers. `timeout_s` is added to the usual wait (for long polls)."""
         return self.call(
             "POST", path, body=body if body is not None else {}, query=query, timeout_s=timeout_s

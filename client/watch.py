@@ -177,13 +177,11 @@ class _Stillness:
 
 
 def reason_of(explanation: Any) -> str:
-    """The sentence of an explanation that says why an experiment or a task is where it is.
+    """Why an experiment or a task is where it is: the two first reasons, a line each.
 
     What holds for the whole comes first, then the first task of the file that waits for something.
     """
-    for line in reasons_of(explanation):
-        return line
-    return "The server gives no reason."
+    return "\n".join(reasons_of(explanation)[:2]) or "The server gives no reason."
 
 
 def reasons_of(explanation: Any) -> list[str]:
@@ -220,7 +218,8 @@ class LineView:
             self._shown, self._at = line, self.clock()
             self.output.note(line)
         if why and why != self._why:
-            self.output.note(f"  {why}")
+            for line in why.splitlines():
+                self.output.note(f"  {line}")
         self._why = why
 
     def close(self) -> None:
@@ -290,8 +289,7 @@ def block(name: str, progress: Progress, why: str | None, columns: int) -> list[
         )
         bar_width = max(10, min(40, columns - width - display_width(tail) - 6))
         lines.append(_cut(f"  {node.name:<{width}} {bar(share, bar_width)} {tail}", columns))
-    if why:
-        lines.append(_cut(f"  {one_line(why)}", columns))
+    lines += [_cut(f"  {one_line(line)}", columns) for line in (why or "").splitlines()]
     return lines
 
 
