@@ -62,7 +62,6 @@ class CallBody(CallItem):
 
     compute: str | None = None
     priority: int = Field(DEFAULT_PRIORITY, ge=-100, le=100)
-    timeout: str | None = Field(None, description="Instead of the function's own, such as 10m")
 
 
 class BatchBody(Body):

@@ -23,6 +23,7 @@ from airavata_scheduler.functions import (
     permissions,
     principals,
     registry,
+    staging,
     tokens,
 )
 from airavata_scheduler.functions.attachments import (
@@ -38,7 +39,7 @@ from airavata_scheduler.functions.placement_hints import hints
 from airavata_scheduler.functions.selected import dict_rows
 from airavata_scheduler.functions.shapes import Body
 from airavata_scheduler.models import flow
-from airavata_scheduler.models.errors import AiravataError, BadInput
+from airavata_scheduler.models.errors import BadInput
 from airavata_scheduler.models.experiment_file import ExperimentSpec, parse_text, read_experiment
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.node_spec import NodeSpec
@@ -246,34 +247,18 @@ def compute_of(spec: ExperimentSpec) -> list[str]:
     asked = [found.id for found in access.targets("compute_resource")]
     named = list(spec.placement.compute)
     of_nodes = sorted({name for node in spec.nodes for name in node.compute} - set(named))
-    ids = [_usable("compute_resource", name, "placement.compute") for name in named]
+    ids = [staging.usable("compute_resource", name, "placement.compute") for name in named]
     for name in of_nodes:
-        _usable("compute_resource", name, "tasks")
+        staging.usable("compute_resource", name, "tasks")
     return list(dict.fromkeys(asked or ids))
 
 
 def with_storage_ids(nodes: Sequence[NodeSpec]) -> list[NodeSpec]:
-    """The nodes with the id beside the name of each storage resource that they stage from.
-
-    Raises NotFound or Forbidden for one that the caller may not use.
-    """
-    names = sorted({entry["storage"] for node in nodes for entry in node.stage_in})
-    ids = {name: _usable("storage_resource", name, "resources.storage") for name in names}
+    """The nodes with the id of each storage resource that they stage from beside its name."""
     return [
-        dataclasses.replace(
-            node,
-            stage_in=[{**entry, "storage_id": ids[entry["storage"]]} for entry in node.stage_in],
-        )
+        dataclasses.replace(node, stage_in=staging.with_storage_ids(node.stage_in))
         for node in nodes
     ]
-
-
-def _usable(kind: Literal["compute_resource", "storage_resource"], name: str, field: str) -> str:
-    try:
-        return access.require(kind, name, "use").id
-    except AiravataError as error:
-        error.field = field
-        raise
 
 
 def _storage_id() -> str:

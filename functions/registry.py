@@ -11,7 +11,7 @@ from flask import Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import Field
 
-from airavata_scheduler.functions import access, idempotency, permissions, principals
+from airavata_scheduler.functions import access, idempotency, permissions, principals, staging
 from airavata_scheduler.functions.attachments import FileFacts, Files, check_sent, described
 from airavata_scheduler.functions.naming import Target
 from airavata_scheduler.functions.pagination import PageQuery, after, page
@@ -77,6 +77,7 @@ def register(body: FunctionBody) -> Response:
     project = access.target("project")
     check_sent(project.id, body.files)
     spec = function_file.read_function(body.spec, files=described(body.files), name=body.name)
+    spec["stage_in"] = staging.with_storage_ids(spec["stage_in"])
     made = idempotency.create_once(lambda: _register(project, body.name, spec))
     response = jsonify(made.document["function"])
     response.status_code = 201 if made.document["created"] else 200
