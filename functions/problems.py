@@ -26,6 +26,7 @@ from airavata_scheduler.models.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:airavata:problem:"  # a name, not an address: it never goes stale
+RETRY_AFTER_S = 2  # where something is away and nobody knows for how long
 
 _log = structlog.get_logger("airavata_scheduler.problems")
 
@@ -73,8 +74,11 @@ def answer(error: AiravataError) -> Response:
     response = jsonify(document(error))
     response.status_code = error.status
     response.mimetype = MEDIA_TYPE
-    if error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    retry_after_s = error.retry_after_s
+    if retry_after_s is None and isinstance(error, Unavailable):
+        retry_after_s = RETRY_AFTER_S
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = 'Bearer realm="airavata"'
     g.problem_code = error.code
@@ -85,6 +89,8 @@ def invalid(error: ValidationError) -> AiravataError:
     """A pydantic error as one BadInput that lists every fault."""
     model = _models.get(error.title)
     faults = [_fault(item, model) for item in error.errors(include_url=False)]
+    # A misspelt name shows as unknown and as missing: the unknown one holds the advice.
+    faults.sort(key=lambda fault: fault.code != "unknown_field")
     first = faults[0]
     detail = first.detail if len(faults) == 1 else f"{first.detail} And {len(faults) - 1} more."
     return BadInput(detail, code=first.code, field=first.field, errors=faults)
@@ -219,7 +225,6 @@ def register(app: Flask) -> None:
                 "The database cannot be reached now.",
                 code="database_unavailable",
                 hint="Try again; the server keeps trying too.",
-                retry_after_s=2,
             )
         )
 

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 
 from flask import Flask, Response, request
-from flask_limiter import Limiter
+from flask_limiter import ApplicationLimit, Limiter
 
 from airavata_scheduler.functions import tokens
 from airavata_scheduler.functions.https_only import PROBES
@@ -27,22 +27,24 @@ def register(app: Flask, config: Configuration) -> None:
     """Limit the client group to MAX_REQUESTS_PER_MINUTE, if RATE_LIMIT_ENABLED."""
     if not config.rate_limit_enabled:
         return
+    # One bucket for all routes: plain limits, those of the fallback too, count each route apart.
+    per_minute = f"{config.max_requests_per_minute} per {WINDOW_S} seconds"
+    shared, fallback = ApplicationLimit(per_minute), ApplicationLimit(per_minute)
     limiter = Limiter(
         _key,
-        app=app,
-        # One bucket for all routes: `default_limits` would give each route its own.
-        application_limits=[f"{config.max_requests_per_minute} per {WINDOW_S} seconds"],
-        # The limits package spells a socket's address in its own way.
-        storage_uri=re.sub(r"^unix://", "redis+unix://", config.redis_url),
+        application_limits=[shared],
+        storage_uri=config.redis_url,
         storage_options={
             "socket_connect_timeout": CONNECT_TIMEOUT_S,  # type: ignore[dict-item]
             "socket_timeout": CONNECT_TIMEOUT_S,  # type: ignore[dict-item]
         },
-        in_memory_fallback=[f"{config.max_requests_per_minute} per {WINDOW_S} seconds"],
+        in_memory_fallback=[fallback],  # type: ignore[list-item]  # it takes both
         key_prefix="airavata",
         # Its own headers put Retry-After on every answer, and overwrite that of a 503.
         headers_enabled=False,
     )
+    fallback.bind(limiter)
+    limiter.init_app(app)
     limiter.request_filter(_is_exempt)
 
     @app.after_request

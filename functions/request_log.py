@@ -28,8 +28,11 @@ _SECRET_NAMES = re.compile(r"token|secret|password|authorization|cookie|refresh"
 _log = structlog.get_logger("airavata_scheduler.request")
 
 
-def configure(level: str) -> None:
-    """Send every log line of this process to standard error as JSON; `level` is LOG_LEVEL."""
+def configure(level: str, *, redirect: bool = True) -> None:
+    """Send every log line of this process to standard error as JSON; `level` is LOG_LEVEL.
+
+    With `redirect` the lines of the standard library too.
+    """
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
@@ -44,7 +47,8 @@ def configure(level: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=number, format="%(message)s", handlers=[_ToStructlog()], force=True)
+    if redirect:
+        logging.basicConfig(level=number, handlers=[_ToStructlog()], force=True)
 
 
 class _ToStructlog(logging.Handler):
@@ -87,6 +91,8 @@ def _begin() -> None:
 def _end(response: Response) -> Response:
     route = request.url_rule.rule if request.url_rule else "(none)"
     seconds = time.perf_counter() - g.get("started_s", time.perf_counter())
+    if g.get("idempotency_replayed"):
+        response.headers["Idempotency-Replayed"] = "true"
     response.headers["X-Request-Id"] = g.get("request_id", "")
     metrics.count_request(request.method, route, response.status_code, seconds)
     principal = principals.current_or_none()
