@@ -117,6 +117,15 @@ def test_a_lost_connection_inside_an_inner_transaction_shows_itself(server: Serv
     assert deployment.read("a") is None
 
 
+def test_a_lost_connection_does_not_hide_the_first_error(server: Server) -> None:
+    """What was raised in the block comes out; the roll-back that found nobody is no news."""
+    with pytest.raises(ZeroDivisionError), db.transaction():
+        kill_our_connection(server)
+        raise ZeroDivisionError
+
+    assert deployment.read("a") is None
+
+
 def test_a_start_without_a_database_says_why(
     postgres_server: PostgreSQL, mariadb_server: MariaDB, tmp_path: Path
 ) -> None:
