@@ -33,7 +33,8 @@ def register(app: Flask, config: Configuration) -> None:
     limiter = Limiter(
         _key,
         application_limits=[shared],
-        storage_uri=config.redis_url,
+        # The limits package spells a socket's address in its own way.
+        storage_uri=re.sub(r"^unix://", "redis+unix://", config.redis_url),
         storage_options={
             "socket_connect_timeout": CONNECT_TIMEOUT_S,  # type: ignore[dict-item]
             "socket_timeout": CONNECT_TIMEOUT_S,  # type: ignore[dict-item]
