@@ -55,23 +55,24 @@ def reported(row: TaskRow, report: Report, session: Session) -> tuple[Any, ...]:
     """The row of one accepted report."""
     finished_at = session.now - max(0, report.age_ms)
     started_at = row.started_at or finished_at - max(0, report.duration_ms)
+    result = None if report.result is None else canonical_json(report.result)
     return (
-        report.lease.lease_id, row.id, row.experiment_id, report.lease.attempt,
-        session.agent_id, session.id, session.compute_id,
-        OUTCOMES[report.outcome].value, report.failure_kind, _cut(report.failure_code, 64), _cut(report.message, MESSAGE_LIMIT), report.exit_code, report.signal, row.leased_at,
-        started_at, finished_at, max(0, report.duration_ms), report.cpu_ms, report.max_rss_kb,
-        None if report.result is None else canonical_json(report.result), digest(report),
-    )  # fmt: skip
+        *(report.lease.lease_id, row.id, row.experiment_id, report.lease.attempt),
+        *(session.agent_id, session.id, session.compute_id, OUTCOMES[report.outcome].value),
+        *(report.failure_kind, _cut(report.failure_code, 64), _cut(report.message, MESSAGE_LIMIT)),
+        *(report.exit_code, report.signal, row.leased_at, started_at, finished_at),
+        *(max(0, report.duration_ms), report.cpu_ms, report.max_rss_kb, result, digest(report)),
+    )
 
 
 def expired(row: TaskRow, message: str, now: int) -> tuple[Any, ...]:
     """The row of an attempt that ended because its agent was silent."""
     started = row.started_at or row.leased_at or now
     return (
-        row.lease_id, row.id, row.experiment_id, row.attempt, row.agent_id, row.session_id,
-        row.compute_id, Outcome.EXPIRED.value, "infrastructure", "agent_expired", message, None, None,
-        row.leased_at, row.started_at, now, now - started, None, None, None, None,
-    )  # fmt: skip
+        *(row.lease_id, row.id, row.experiment_id, row.attempt, row.agent_id, row.session_id),
+        *(row.compute_id, Outcome.EXPIRED.value, "infrastructure", "agent_expired", message),
+        *(None, None, row.leased_at, row.started_at, now, now - started, None, None, None, None),
+    )
 
 
 def store(rows: list[tuple[Any, ...]], known: Iterable[str] = ()) -> None:

@@ -29,8 +29,8 @@ SESSIONS_KEPT_S = 2.0
 SILENT_MS = 90_000  # a session silent for longer is not counted among those that share
 
 _CANDIDATES = (
-    "SELECT id, experiment_id, node_id, idx, generation, attempt, arguments, gate_open, cpu, ram_mb, "
-    "gpu FROM tasks WHERE compute_id = %s AND state = 1 AND available_at <= %s "
+    "SELECT id, experiment_id, node_id, idx, generation, attempt, arguments, gate_open, cpu, "
+    "ram_mb, gpu FROM tasks WHERE compute_id = %s AND state = 1 AND available_at <= %s "
     "AND cpu <= %s AND ram_mb <= %s AND gpu <= %s ORDER BY priority DESC, available_at LIMIT %s"
 )
 # The rows of a compute resource that are ready, but no more of them than decide the question.
@@ -133,8 +133,8 @@ def _grant(session: Session, claim_id: str, wanted: int, free: Free) -> Claimed:
 def _fitting(rows: list[tuple], free: Free) -> list[tuple]:  # type: ignore[type-arg]
     """Cut the candidates so that large tasks are not hoarded.
 
-    A task of one core and no GPU may be fetched ahead: the caller's `max_tasks` bounds those. Larger
-    ones are granted only as far as all of them fit at once.
+    A task of one core and no GPU may be fetched ahead: the caller's `max_tasks` bounds those.
+    Larger ones are granted only as far as all of them fit at once.
     """
     cpu, ram_mb, gpu = free.cpu, free.ram_mb, free.gpu
     kept = []
@@ -182,9 +182,9 @@ def _after(grants: list[Grant]) -> Wakeups:
 def _replay(session: Session, claim_id: str) -> Claimed:
     """What is left of an earlier answer: leases still current, and those known to have ended."""
     rows = execute(
-        "SELECT id, experiment_id, node_id, idx, generation, attempt, arguments, gate_open, lease_id, "
-        f"leased_at, state FROM tasks WHERE session_id = %s AND (state = 1 OR state IN {LEASED}) "
-        "AND claim_id = %s",
+        "SELECT id, experiment_id, node_id, idx, generation, attempt, arguments, gate_open, "
+        "lease_id, leased_at, state FROM tasks "
+        f"WHERE session_id = %s AND (state = 1 OR state IN {LEASED}) AND claim_id = %s",
         [session.id, claim_id],
     )
     names = facts_of(row[2] for row in rows)

@@ -55,7 +55,7 @@ class NodeStanding:
 
     @property
     def may_expand(self) -> bool:
-        """Whether the node itself has instances to make; those below `foreach` come of their parents."""
+        """Whether the node itself makes instances; those below `foreach` come of their parents."""
         return self.waiting > 0 and (self.next_index < self.total or self.selection is not None)
 
     def wants_rows(self, window: int = WINDOW) -> bool:

@@ -1,9 +1,9 @@
 """What hangs on an ended instance by `foreach`: it is queued when that succeeded, else skipped.
 
-An instance of a `foreach` node belongs to instance `idx // own` of its parent. Its row is made in the
-transaction that ends the parent, so that no dependent can be forgotten. An instance that did not
-succeed skips all below it, down the chain: with a row each where they are few, else as numbers in the
-counters alone.
+An instance of a `foreach` node belongs to instance `idx // own` of its parent. Its row is made in
+the transaction that ends the parent, so that no dependent can be forgotten. An instance that did
+not succeed skips all below it, down the chain: with a row each where they are few, else as numbers
+in the counters alone.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class _Writer:
     def queue(self, node: NodeFacts, parent: TaskRow) -> None:
         """The instances of all child nodes that belong to a parent that succeeded."""
         for child in facts_of(node.children).values():
-            # After a cancel or a stop the rest of the node is settled in bulk: nothing is left to add.
+            # After a cancel or a stop the rest of the node is settled in bulk: nothing is left to
+            # add.
             if not self._take(child.id, child.own):
                 continue
             standing = self.nodes[child.id]

@@ -59,10 +59,11 @@ def add_calls(
     compute: Sequence[str] | None = None,
     priority: int = PRIORITY,
 ) -> Calls:
-    """Queue one task for each of `arguments` ({"encoding", "data"} or {"encoding": "blob", "sha256"}).
+    """Queue one task for each of `arguments`.
 
-    `compute` are ids of the resources that may run them (none: any that the project may use). Raises
-    NotFound (`function_unknown`), or Conflict (`no_compute`) when nothing can ever run the function.
+    These are {"encoding", "data"}, or {"encoding": "blob", "sha256"}. `compute` are ids of the
+    resources that may run them (none: any that the project may use). Raises NotFound
+    (`function_unknown`), or Conflict (`no_compute`) when nothing can ever run the function.
     """
     node, project_id = _calls_node(function_version_id, owner_id)
     weights = _weights(node, project_id, tuple(sorted(compute or ())))

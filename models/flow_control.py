@@ -82,7 +82,8 @@ def cancel(experiment_id: str) -> Wakeups:
     """End an experiment: what has not begun ends CANCELLED now, what runs as soon as it is stopped.
 
     Instances that were never expanded cost one number. A result that is accepted before its task is
-    stopped counts. Cancelling twice is once, and an ended experiment stays as it is. Raises NotFound.
+    stopped counts. Cancelling twice is once, and an ended experiment stays as it is. Raises
+    NotFound.
     """
     if _set_cancelled(experiment_id):
         return finish(experiment_id) | Wakeups(experiments={experiment_id})

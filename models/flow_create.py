@@ -129,8 +129,8 @@ def _totals(nodes: Sequence[NodeSpec], picked: Mapping[str, int]) -> dict[str, i
     for node in nodes:
         if node.foreach is not None and node.own > OWN_LIMIT:
             raise BadInput(
-                f"{node.name} has {node.own} instances for each instance of {node.foreach}; at most "
-                f"{OWN_LIMIT} are taken.",
+                f"{node.name} has {node.own} instances for each instance of {node.foreach}; "
+                f"at most {OWN_LIMIT} are taken.",
                 code="too_many_per_parent",
                 field=f"tasks.{node.name}.task_inputs",
                 hint="Let it depend on the other node by depends_on, or shorten its axes.",

@@ -1,6 +1,7 @@
 """What is due: every job that follows from the state of the database, derived anew each time.
 
-The reconciler enqueues these; a wake-up that was lost, or a Redis that was flushed, costs one period.
+The reconciler enqueues these; a wake-up that was lost, or a Redis that was flushed, costs one
+period.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from airavata_scheduler.models.placement import LIVE_MS
 
 Due = tuple[Literal["plan", "expand", "finish"], str]
 
-_SUM = "(n.pending + n.queued + n.leased + n.running + n.finalizing + n.completed + n.failed + n.cancelled + n.skipped)"
 _ENDED = "(n.completed + n.failed + n.cancelled + n.skipped)"
+_SUM = f"(n.pending + n.queued + n.leased + n.running + n.finalizing + {_ENDED})"
 _PLAN = "SELECT id FROM experiments WHERE state = 'PLANNING' ORDER BY id LIMIT %s"
 _EXPAND = (
     "SELECT n.id FROM experiments e JOIN nodes n ON n.experiment_id = e.id "

@@ -32,11 +32,11 @@ PART = 1000  # rows moved in one transaction
 
 
 def expand(node_id: str, *, window: int = WINDOW) -> Wakeups:
-    """Fill a node's window: release rows that were held back, then make rows for the next instances.
+    """Fill a node's window: release rows that were held back, then make rows for what comes next.
 
     At most `window` rows of a node wait to be claimed, and one call makes no more than that, so its
-    cost does not depend on the size of the sweep. Where there is more to do at once, `expand` of the
-    answer names the node again. Repeating a call is harmless; an unknown node does nothing.
+    cost does not depend on the size of the sweep. Where there is more to do at once, `expand` of
+    the answer names the node again. Repeating a call is harmless; an unknown node does nothing.
     """
     try:
         node = node_facts(node_id)
@@ -102,7 +102,7 @@ def _release_held(node: NodeFacts) -> Wakeups:
 
 @retried
 def _move_from_dead(node: NodeFacts, weights: dict[str, int]) -> Wakeups:
-    """Queued rows of resources without an agent go to the one that has most, if another has some."""
+    """Queued rows of resources without an agent go to the one that has most cores there."""
     dead = sorted(compute_id for compute_id, weight in weights.items() if not weight)
     if not dead or not any(weights.values()):
         return Wakeups()

@@ -1,7 +1,7 @@
 """Finishing: nodes end, barriers are passed or skipped, experiments come to their end.
 
-Level-triggered: whatever was missed, one more call finds it. Two steps take turns until nothing moves:
-the nodes' states in one transaction, then rows that must not run any more, a part at a time.
+Level-triggered: whatever was missed, one more call finds it. Two steps take turns until nothing
+moves: the nodes' states in one transaction, then rows that must not run any more, a part at a time.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class _Nodes:
         return True
 
     def _skip_rest(self, node_id: str, most: int | None = None) -> bool:
-        """Instances without a row end SKIPPED, here and below by `foreach`; whether there were any."""
+        """Instances without a row end SKIPPED, here and below `foreach`; whether there were any."""
         standing = self.standing[node_id]
         count = standing.waiting if most is None else min(most, standing.waiting)
         if count <= 0:

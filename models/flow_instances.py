@@ -1,12 +1,13 @@
 """Which instances of a node come next: by number, of an earlier run, or of another experiment.
 
-`nodes.next_index` walks through the plain numbers. `nodes.selection` holds the cursors of what is not
-plain:
+`nodes.next_index` walks through the plain numbers. `nodes.selection` holds the cursors of what is
+not plain:
 
-- `{"retry": {"cursor": c, "before": g}}`: instances of this node that ended without success before
-  its present generation; below `foreach`, those whose parent had succeeded in a generation before g.
-- `{"source": id, "state": s, "cursor": c}`: instances that ended in state `s` in node `id` of another
-  experiment.
+  - `{"retry": {"cursor": c, "before": g}}`: instances of this node that ended without success
+  before its present generation; below `foreach`, those whose parent had succeeded in a generation
+  before g.
+- `{"source": id, "state": s, "cursor": c}`: instances that ended in state `s` in node `id` of
+  another experiment.
 """
 
 from __future__ import annotations

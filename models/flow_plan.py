@@ -23,8 +23,8 @@ from airavata_scheduler.models.wakeups import Wakeups
 def plan(experiment_id: str) -> Wakeups:
     """PLANNING → RUNNING: choose compute resources, store why, open the nodes without a barrier.
 
-    An experiment that nothing can ever run ends FAILED with a sentence; one whose agents are away just
-    waits for them. In any other state this does nothing. Raises NotFound.
+    An experiment that nothing can ever run ends FAILED with a sentence; one whose agents are away
+    just waits for them. In any other state this does nothing. Raises NotFound.
     """
     with transaction():
         experiment = experiment_row(experiment_id, lock=True)

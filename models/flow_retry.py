@@ -1,8 +1,8 @@
 """Retrying: an ended experiment opens again for the instances that did not succeed.
 
-Ended rows stay as they are: an instance that runs again gets a row of a new generation. At the moment of
-the retry only numbers change (the counters of what ended without success go back to zero, so that those
-instances wait again); rows are made window by window, as in the first run.
+Ended rows stay as they are: an instance that runs again gets a row of a new generation. At the
+moment of the retry only numbers change (the counters of what ended without success go back to zero,
+so that those instances wait again); rows are made window by window, as in the first run.
 """
 
 from __future__ import annotations

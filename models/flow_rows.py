@@ -55,7 +55,7 @@ def end_waiting(
     node_id: str | None = None,
     fresh_only: bool = False,
 ) -> Wakeups:
-    """End the waiting rows of an experiment (or one node) as CANCELLED or SKIPPED, a part at a time.
+    """End the waiting rows of an experiment (or one node) as CANCELLED or SKIPPED, in parts.
 
     `fresh_only` leaves rows alone that have been tried before.
     """

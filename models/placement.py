@@ -1,8 +1,8 @@
 """Which compute resources can run a node, how much of it each gets, and why.
 
-A resource is able when its limits allow an instance and one of its agents could take it. Agents that
-are not there now count as well: what they can do is known from their last session. A resource that has
-never seen an agent is taken at the word of its limits.
+A resource is able when its limits allow an instance and one of its agents could take it. Agents
+that are not there now count as well: what they can do is known from their last session. A resource
+that has never seen an agent is taken at the word of its limits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Choice:
 
 
 def usable_computes(project_id: str, allowed: Collection[str] = ()) -> list[Compute]:
-    """The active compute resources that a project may use, of those `allowed` (empty: all), by name."""
+    """The active compute resources that a project may use, of those `allowed` (empty: all)."""
     rows = execute(
         "SELECT id, name, limits FROM compute_resources "
         "WHERE state = 'active' AND (project_id IS NULL OR project_id = %s) ORDER BY name",
@@ -149,8 +149,8 @@ def _beyond_agent(spec: Mapping[str, Any], agent: Mapping[str, Any]) -> str | No
 def python_fits(required: str, version: str) -> bool:
     """Whether a Python `version` ("3.11.7") meets `required` (">=3.9,<3.13", "3.11").
 
-    Only major and minor numbers count: bytecode and pickles do not depend on more. A bare number asks
-    for exactly that version; a clause that cannot be read refuses nothing.
+    Only major and minor numbers count: bytecode and pickles do not depend on more. A bare number
+    asks for exactly that version; a clause that cannot be read refuses nothing.
     """
     found = _CLAUSE.fullmatch(version)
     if found is None:

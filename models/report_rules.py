@@ -57,9 +57,9 @@ def is_newest(row: TaskRow, lease: LeaseName, agent_id: str) -> bool:
 def may_reattach(row: TaskRow, lease: LeaseName, caller: Caller) -> bool:
     """Whether a lease that is not current may take its task back: while nobody else has claimed it.
 
-    Either it is the newest lease (it lapsed or its session expired), or the database lost its newest
-    commits since: then a lease of this or a later attempt, on a task from before that, is believed.
-    Without such a loss nobody may speak for a lease that is not on the row.
+    Either it is the newest lease (it lapsed or its session expired), or the database lost its
+    newest commits since: then a lease of this or a later attempt, on a task from before that, is
+    believed. Without such a loss nobody may speak for a lease that is not on the row.
     """
     if row.state not in (TaskState.QUEUED, TaskState.PENDING):
         return False
@@ -91,8 +91,8 @@ def refusal_of(row: TaskRow | None, lease: LeaseName, agent_id: str) -> ReportVe
 def settlement_of(row: TaskRow, report: Report, retries: int, lost_on: int) -> Settlement:
     """How the task goes on after an accepted report.
 
-    `retries` is the user's budget; `lost_on` counts the distinct agents that lost the task, this one
-    included.
+    `retries` is the user's budget; `lost_on` counts the distinct agents that lost the task, this
+    one included.
     """
     if report.outcome == "completed":
         return Settlement(row=row, state=TaskState.COMPLETED)

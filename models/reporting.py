@@ -1,8 +1,8 @@
 """Reporting: attempts have ended, each with a verdict of its own.
 
-One transaction a batch: lock the tasks, judge in memory, write everything in a handful of statements
-whose number does not depend on the batch. What is acknowledged was committed with it: the attempt, its
-short logs, its published artifacts and what follows for other tasks.
+One transaction a batch: lock the tasks, judge in memory, write everything in a handful of
+statements whose number does not depend on the batch. What is acknowledged was committed with it:
+the attempt, its short logs, its published artifacts and what follows for other tasks.
 """
 
 from __future__ import annotations

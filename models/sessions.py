@@ -17,11 +17,11 @@ from airavata_scheduler.models.database import (
 )
 from airavata_scheduler.models.errors import Forbidden, NotFound, Unauthenticated
 from airavata_scheduler.models.fields import canonical_json
+from airavata_scheduler.models.heartbeats import Beat, heartbeat
 from airavata_scheduler.models.ids import new_id
-from airavata_scheduler.models.lease_records import HoldVerdict, LeaseName, Mark, Phase
+from airavata_scheduler.models.lease_records import HoldVerdict, LeaseName, Phase
 from airavata_scheduler.models.releasing import reconcile_session
 from airavata_scheduler.models.rows import insert_rows
-from airavata_scheduler.models.starting import mark
 from airavata_scheduler.models.sweeping import LEFT_BEHIND, expire_session
 from airavata_scheduler.models.task_rows import LEASED, for_update
 from airavata_scheduler.models.wakeups import Wakeups
@@ -60,17 +60,8 @@ class Opened:
     wakeups: Wakeups = field(default_factory=Wakeups)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Beat:
-    """The answer to a heartbeat: only the leases that are not simply kept."""
-
-    want_full: bool
-    verdicts: list[tuple[LeaseName, HoldVerdict]]
-    wakeups: Wakeups = field(default_factory=Wakeups)
-
-
 def current(session_id: str) -> Session:
-    """The session. Raises NotFound or Conflict as `live_session` when it is not (or no longer) one."""
+    """The session. Raises NotFound or Conflict as `live_session` when it is not one any more."""
     return live_session(session_id)
 
 
@@ -89,9 +80,9 @@ def open_session(
 ) -> Opened:
     """Begin a session; an older one of the same agent ends as superseded and its leases move here.
 
-    `leases` is everything that the agent's journal holds, `unresolved_claims` the claims whose answer
-    it has not seen. Raises NotFound (`agent_unknown`), Unauthenticated (`agent_revoked`), Forbidden
-    (`agent_pending`).
+    `leases` is everything that the agent's journal holds, `unresolved_claims` the claims whose
+    answer it has not seen. Raises NotFound (`agent_unknown`), Unauthenticated (`agent_revoked`),
+    Forbidden (`agent_pending`).
     """
     with transaction():
         compute_id, previous_id, swaps = _lock_agent(agent_id)
@@ -168,8 +159,8 @@ def _supersede(
     old_boot_id, heartbeat_at, ended_at, reason = rows[0]
     if ended_at is None or reason == LEFT_BEHIND:
         change(
-            "UPDATE agent_sessions SET ended_at = COALESCE(ended_at, %s), end_reason = 'superseded' "
-            "WHERE id = %s",
+            "UPDATE agent_sessions SET ended_at = COALESCE(ended_at, %s), "
+            "end_reason = 'superseded' WHERE id = %s",
             [now, previous_id],
         )
     change(
@@ -180,94 +171,6 @@ def _supersede(
         return None, 0
     swapped = old_boot_id != boot_id[:128] and now - heartbeat_at < ALIVE_MS
     return previous_id, int(swapped)
-
-
-def heartbeat(
-    *,
-    session_id: str,
-    seq: int,
-    marks: Sequence[Mark] = (),
-    digest: tuple[int, str] | None = None,
-    full: Sequence[tuple[LeaseName, Phase | None]] | None = None,
-    unresolved_claims: Collection[str] = (),
-    mode: str = "normal",
-    free: Mapping[str, Any] | None = None,
-) -> Beat:
-    """Keep the session alive, take phases in, and compare what both sides hold.
-
-    `seq` rises with each heartbeat: an older one that arrives late keeps the session alive and does
-    nothing else. `digest` is (number of leases, hexadecimal XOR of their lease ids). Raises NotFound
-    or Conflict as `live_session`.
-    """
-    session = _note_beat(session_id, seq, mode, free or {}, digest)
-    if session is None:
-        return Beat(want_full=False, verdicts=[])
-    wakeups = mark(session_id, marks)
-    if full is not None:
-        settled = reconcile_session(session_id, full, unresolved_claims)
-        wakeups.merge(settled.wakeups)
-        told: list[tuple[LeaseName, HoldVerdict]] = [
-            (lease, verdict)
-            for (lease, _), verdict in zip(full, settled.verdicts, strict=True)
-            if verdict != "keep"
-        ]
-        return Beat(want_full=False, verdicts=told, wakeups=wakeups)
-    held = _held(session_id)
-    cancelled: list[tuple[LeaseName, HoldVerdict]] = [
-        (lease, "cancel") for lease, wanted in held if wanted
-    ]
-    differs = digest is not None and _digest(lease for lease, _ in held) != _number(digest)
-    return Beat(want_full=differs, verdicts=cancelled, wakeups=wakeups)
-
-
-@retried
-def _note_beat(
-    session_id: str,
-    seq: int,
-    mode: str,
-    free: Mapping[str, Any],
-    digest: tuple[int, str] | None,
-) -> Session | None:
-    """One UPDATE of one row; the session, or None for a heartbeat that is older than the last."""
-    fresh = change(
-        f"UPDATE agent_sessions SET heartbeat_at = {now_sql()}, heartbeat_seq = %s, mode = %s, "
-        "free = %s, held = COALESCE(%s, held) "
-        "WHERE id = %s AND ended_at IS NULL AND heartbeat_seq < %s",
-        [seq, mode, canonical_json(dict(free)), digest and digest[0], session_id, seq],
-    )
-    session = live_session(session_id)
-    if fresh:
-        return session
-    change(
-        f"UPDATE agent_sessions SET heartbeat_at = {now_sql()} WHERE id = %s AND ended_at IS NULL",
-        [session_id],
-    )
-    return None
-
-
-def _held(session_id: str) -> list[tuple[LeaseName, bool]]:
-    """The session's current leases, and whether a user wants them cancelled."""
-    rows = execute(
-        "SELECT id, attempt, lease_id, cancel_requested_at FROM tasks "
-        f"WHERE session_id = %s AND state IN {LEASED}",
-        [session_id],
-    )
-    return [(LeaseName(row[0], row[1], row[2]), row[3] is not None) for row in rows]
-
-
-def _digest(leases: Any) -> tuple[int, int]:
-    count = xor = 0
-    for lease in leases:
-        count += 1
-        xor ^= int(lease.lease_id, 16)
-    return count, xor
-
-
-def _number(digest: tuple[int, str]) -> tuple[int, int]:
-    try:
-        return digest[0], int(digest[1] or "0", 16)
-    except ValueError:
-        return -1, 0  # a digest that cannot be read never agrees: the full list settles it
 
 
 @retried
@@ -281,7 +184,8 @@ def end_session(session_id: str, reason: str = LEFT_BEHIND) -> None:
         "WHERE id = %s AND ended_at IS NULL",
         [LEFT_BEHIND, session_id],
     )
-    # Why it stopped is for people; how its leases end is the sweep's to know, so they are two things.
+    # Why it stopped is for people; how its leases end is the sweep's to know, so they are two
+    # things.
     change(
         "UPDATE agent_sessions SET mode = %s WHERE id = %s AND end_reason = %s",
         [reason[:16], session_id, LEFT_BEHIND],
@@ -301,7 +205,8 @@ def revoke_agent(agent_id: str) -> Wakeups:
         raise NotFound("This agent is not known here.", code="agent_unknown")
     wakeups = Wakeups()
     for (session_id,) in execute(
-        "SELECT id FROM agent_sessions WHERE agent_id = %s AND (ended_at IS NULL OR end_reason = %s)",
+        "SELECT id FROM agent_sessions WHERE agent_id = %s "
+        "AND (ended_at IS NULL OR end_reason = %s)",
         [agent_id, LEFT_BEHIND],
     ):
         count = _REVOKED_PART

@@ -1,8 +1,9 @@
 """Settling: leases end, and all that follows from it, in the caller's transaction.
 
 A report, an expired session, a lease given back, a cancelled task: each decides how its tasks go on
-(`Settlement`), and this module writes it: the tasks in one UPDATE, the instances that depend on them
-(`foreach`), the counters, the statistics. The caller holds the tasks' locks; nodes are locked here.
+(`Settlement`), and this module writes it: the tasks in one UPDATE, the instances that depend on
+them (`foreach`), the counters, the statistics. The caller holds the tasks' locks; nodes are locked
+here.
 """
 
 from __future__ import annotations
@@ -108,7 +109,8 @@ def _experiment_states(experiment_ids: Iterable[str]) -> dict[str, ExperimentSta
     """Read after the nodes are locked: pause and cancel take the same locks before they commit."""
     wanted = sorted(set(experiment_ids))
     rows = execute(
-        f"SELECT id, state, cancel_requested_at, plan FROM experiments WHERE id IN ({marks(wanted)})",
+        "SELECT id, state, cancel_requested_at, plan FROM experiments "
+        f"WHERE id IN ({marks(wanted)})",
         wanted,
     )
     return {

@@ -1,7 +1,7 @@
 """The gate and the phases: a lease may start, has started, has ended and uploads.
 
-A task whose newest lease lapsed, but that nobody else claimed, is attached to that lease again: work
-that was done is never thrown away for a slow network.
+A task whose newest lease lapsed, but that nobody else claimed, is attached to that lease again:
+work that was done is never thrown away for a slow network.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def start(session_id: str, leases: Sequence[LeaseName]) -> Started:
     """Ask for leave to start payloads; a verdict for each lease, in order.
 
     `ok` passes the gate (again and again), `cancel` asks to report `cancelled` instead, `finished`
-    says that the lease's result was accepted, `superseded` that another lease holds the task, `gone`
-    that there is no such task. Raises NotFound or Conflict as `live_session`.
+    says that the lease's result was accepted, `superseded` that another lease holds the task,
+    `gone` that there is no such task. Raises NotFound or Conflict as `live_session`.
     """
     with transaction():
         session = live_session(session_id)

@@ -1,4 +1,4 @@
-"""How many attempts ended how, and how long they took: for the metrics, never counted from tasks."""
+"""How many attempts ended how, and how long they took: kept for the metrics, never counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bound_of(duration_ms: int) -> int:
 
 
 def add(ended: Iterable[tuple[str, str, int]]) -> None:
-    """Count ended attempts, each (compute id, outcome, duration in ms), in the caller's transaction."""
+    """Count ended attempts, each (compute id, outcome, ms), in the caller's transaction."""
     sums: dict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
     for compute_id, outcome, duration_ms in ended:
         entry = sums[compute_id, outcome, bound_of(duration_ms)]
@@ -43,7 +43,7 @@ def totals() -> dict[tuple[str, str], int]:
 
 
 def histogram() -> list[tuple[str, str, int, int, int]]:
-    """(compute id, outcome, upper bound in ms, attempts in that class alone, sum of ms), ascending."""
+    """(compute id, outcome, upper bound in ms, attempts in that class alone, sum of ms)."""
     rows = execute(
         "SELECT compute_id, outcome, le_ms, count, sum_ms FROM task_stats "
         "ORDER BY compute_id, outcome, le_ms"

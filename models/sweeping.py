@@ -1,8 +1,8 @@
 """Sweeping: leases that nobody speaks for any more.
 
 Two things end a lease without its agent: an offer that was never taken up, and a session that was
-silent for longer than `requeue_after`. Neither happens while the outage grace lasts: then the silence
-may have been ours.
+silent for longer than `requeue_after`. Neither happens while the outage grace lasts: then the
+silence may have been ours.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _SILENT = (
 def expire_offers(*, offer_ack_s: float = 60.0, limit: int = 1000) -> Wakeups:
     """Requeue offers whose gate was not passed in time; at most `limit` of them, at no cost.
 
-    A resource's own `offer_ack_s` in its timers goes before. Leases with an open gate never lapse by
-    time: their agent may be running them.
+    A resource's own `offer_ack_s` in its timers goes before. Leases with an open gate never lapse
+    by time: their agent may be running them.
     """
     wakeups = Wakeups()
     if epoch.in_grace():

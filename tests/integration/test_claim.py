@@ -131,7 +131,7 @@ def test_another_agents_claim_id_gets_nothing() -> None:
 
 
 def test_only_tasks_that_fit_are_granted() -> None:
-    """A task of 4 cores is not granted to an agent with 2 free; large tasks are not fetched ahead."""
+    """4 cores are not granted to an agent with 2 free; large tasks are not fetched ahead."""
     world = World()
     agent = world.agent()
     world.run(node("wide", 6, resources={"cpu": 4, "ram_mb": 100, "gpu": 0}))
@@ -202,11 +202,12 @@ def test_the_number_of_statements_does_not_depend_on_the_leases(
     agent.claimed(1)
     said: list[str] = []
     run = database.obj.execute_sql
-    monkeypatch.setattr(
-        database.obj,
-        "execute_sql",
-        lambda sql, *rest, **more: (said.append(sql), run(sql, *rest, **more))[1],
-    )
+
+    def counted(sql: str, *rest: object, **more: object) -> object:
+        said.append(sql)
+        return run(sql, *rest, **more)
+
+    monkeypatch.setattr(database.obj, "execute_sql", counted)
 
     assert len(agent.claimed(size).grants) == size
     assert len(said) <= 10, said

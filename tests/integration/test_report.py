@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from airavata_scheduler.models import epoch, leases, stats
+from airavata_scheduler.models import epoch, flow, leases, stats
 from airavata_scheduler.models.database import change, database, execute, now_ms
 from airavata_scheduler.models.ids import new_id, new_lease_id
 from airavata_scheduler.models.lease_records import (
@@ -35,7 +36,7 @@ from tests.integration.world import (
 pytestmark = pytest.mark.usefixtures("fresh_database")
 
 
-def one_lease(world: World, agent: Agent, **fields: object) -> tuple[str, Grant]:
+def one_lease(world: World, agent: Agent, **fields: Any) -> tuple[str, Grant]:
     """An experiment of one task, claimed by `agent`."""
     experiment_id = world.run(node("simulate", **fields))
     return experiment_id, agent.claim(1)[0]
@@ -136,7 +137,7 @@ def test_a_lease_id_that_was_guessed_wrong_is_refused() -> None:
 
 
 def test_an_attempt_from_the_future_is_not_believed_without_a_failover() -> None:
-    """While the database never lost commits, nobody may speak for a lease that is not on the row."""
+    """While the database never lost commits, only the lease on the row counts."""
     world = World()
     agent = world.agent()
     world.run(node("simulate", 1))
@@ -373,8 +374,6 @@ def test_a_result_that_is_too_large_is_invalid() -> None:
 
 def test_a_cancelled_task_ends_cancelled_unless_it_succeeded_first() -> None:
     """A failure after the cancel is CANCELLED and not tried again; a success is a success (I6)."""
-    from airavata_scheduler.models import flow  # noqa: PLC0415
-
     world = World()
     agent = world.agent()
     experiment_id = world.run(node("simulate", 2, retries=5))
@@ -392,7 +391,7 @@ def test_a_cancelled_task_ends_cancelled_unless_it_succeeded_first() -> None:
 
 
 def test_an_expired_lease_is_requeued_and_its_late_result_still_counts() -> None:
-    """While nobody else claimed the task, the newest lease is attached again: nothing is run twice."""
+    """While nobody else claimed the task, the newest lease is attached again."""
     world = World()
     agent = world.agent()
     experiment_id, grant = one_lease(world, agent)
@@ -511,7 +510,7 @@ def test_an_offer_that_was_started_or_needs_no_start_never_lapses() -> None:
 
 
 def test_start_answers_each_lease() -> None:
-    """ok again and again, finished after the result, superseded for others, gone for the unknown."""
+    """ok each time, finished after the result, superseded for others, gone for the unknown."""
     world = World()
     agent, other = world.agent(), world.agent()
     world.run(node("simulate", 3))
@@ -543,7 +542,7 @@ def test_marks_move_a_lease_forward_only() -> None:
 
 
 def test_a_released_lease_costs_nothing_and_is_gone_for_good() -> None:
-    """The task is queued again at once; the same release again is harmless; a result is not taken."""
+    """The task is queued at once; the same release again is harmless; a result is not taken."""
     world = World()
     agent = world.agent()
     _, grant = one_lease(world, agent)

@@ -1,4 +1,4 @@
-"""A small world for the tests of leases and flow: a user, a project, resources, agents, experiments.
+"""A small world for the tests of leases and flow: a user, a project, resources, agents.
 
 Everything is made of rows and of the functions under test; nothing here knows about HTTP.
 """
@@ -254,8 +254,12 @@ def work(wakeups: Wakeups) -> None:
 def reconcile() -> None:
     """Do everything that is due by SQL alone."""
     for job, object_id in flow.due_work():
-        action = {"plan": flow.plan, "expand": flow.expand, "finish": flow.finish}[job]
-        work(action(object_id))
+        if job == "plan":
+            work(flow.plan(object_id))
+        elif job == "expand":
+            work(flow.expand(object_id))
+        else:
+            work(flow.finish(object_id))
 
 
 def available_now() -> None:
@@ -284,8 +288,9 @@ def counts(experiment_id: str, name: str | None = None) -> dict[str, int]:
 def check_counters() -> None:
     """Compare every node's counters with a real count of its rows, and look for lost timers.
 
-    Rows count in the newest generation of their instance. What a retry reopened but did not make again
-    yet is not counted; what ended in bulk has no row, so CANCELLED and SKIPPED counters may be higher.
+    Rows count in the newest generation of their instance. What a retry reopened but did not make
+    again yet is not counted; what ended in bulk has no row, so CANCELLED and SKIPPED counters may
+    be higher.
     """
     columns = ", ".join(COUNTER_COLUMNS)
     for row in execute(f"SELECT id, name, total, generation, {columns} FROM nodes"):

@@ -1,0 +1,483 @@
+"""The lease protocol as an explicit-state model, searched exhaustively.
+
+One task, two agents, a batch system that starts jobs whenever it likes, an unreliable network, and
+a database that may lose its newest commits once. Messages are never consumed, so loss, duplication,
+reordering and any delay are all covered; a failover empties the network as well, and what an
+agent resends then stands for its retries.
+
+Safety, checked in every state:
+1. the task has at most one accepted result;
+2. a result that was acknowledged in the present epoch is the stored one;
+3. one lease runs its payload at most once on its host.
+Liveness: from every state the task can still end (no state is *stuck*).
+
+`Rules` names each mechanism of the protocol. With all of them nothing is found; taking one away
+must be found: a check that cannot fail proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Lease = tuple[int, int, int]  # agent, claim, attempt
+Message = tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The mechanisms of the protocol, and how much may go wrong."""
+
+    fence: Literal["lease", "attempt", "none"] = "lease"  # what a result must match
+    replays_claims: bool = True  # the same claim again gets the same lease
+    start_gate: bool = True  # a payload runs only after the server's OK
+    exclusive_lock: bool = True  # `mkdir started`: the second starter exits
+    journal: bool = True  # survives a crash of the agent
+    # An unclaimed task goes back to its newest lease, and after a failover to a forgotten one.
+    reattach: Literal["newest or forgotten", "newest", "never"] = "newest or forgotten"
+    rereport: bool = True  # acknowledged results are sent again in a new epoch
+    sees_pending: bool = False  # a restarted agent finds jobs that have not begun
+    expiries: int = 1
+    crashes: int = 0
+    host_crashes: int = 0
+    failovers: int = 0
+    agents: int = 2
+    claims: int = 1  # by each agent
+    attempts: int = 2
+    cancel: bool = False
+
+
+class Entry(NamedTuple):
+    """One claim in an agent's journal, with the jobs that it submitted.
+
+    Phases: I intent, G granted, S starting, R running, F finished, K acknowledged, X dropped. Jobs:
+    p pending, r running, e ended well, x died, k killed, d exited as a duplicate.
+    """
+
+    claim: int
+    phase: str = "I"
+    attempt: int = 0
+    jobs: str = ""
+    lock: bool = False
+    runs: int = 0
+    outcome: str = ""
+    acked_epoch: int = -1
+
+
+class Server(NamedTuple):
+    """The task's row; this is what a failover puts back."""
+
+    state: str = "Q"  # Queued, Leased, Done
+    attempt: int = 0
+    lease: Lease | None = None
+    started: bool = False
+    accepted: tuple[Lease | None, str] | None = None
+    accepts: int = 0
+    cancelled: bool = False
+    granted: tuple[Lease, ...] = ()
+    newest: Lease | None = None  # stays on the row when a lease expires
+    leased_epoch: int = 0  # when `newest` was given out
+
+
+class Agent(NamedTuple):
+    """One agent: whether its process lives, and its journal."""
+
+    alive: bool = True
+    entries: tuple[Entry, ...] = ()
+
+
+class State(NamedTuple):
+    """Everything there is at one moment."""
+
+    server: Server = Server()
+    agents: tuple[Agent, ...] = ()
+    network: frozenset[Message] = frozenset()
+    epoch: int = 0
+    expired: int = 0
+    crashed: int = 0
+    hosts_crashed: int = 0
+    failed_over: int = 0
+    snapshot: Server | None = None
+
+
+Step = tuple[str, State]
+
+
+def send(state: State, *messages: Message) -> State:
+    """Put messages on the network, where they stay."""
+    return state._replace(network=state.network | set(messages))
+
+
+def with_entry(state: State, agent: int, position: int, **changes: Any) -> State:
+    """Change one journal entry."""
+    one = state.agents[agent]
+    changed = one.entries[position]._replace(**changes)
+    entries = (*one.entries[:position], changed, *one.entries[position + 1 :])
+    return with_agent(state, agent, one._replace(entries=entries))
+
+
+def with_agent(state: State, agent: int, changed: Agent) -> State:
+    """Replace one agent."""
+    agents = (*state.agents[:agent], changed, *state.agents[agent + 1 :])
+    return state._replace(agents=agents)
+
+
+# ------------------------------------------------------------------------------ the server
+
+
+def ended(server: Server, lease: Lease | None, kind: str) -> Server:
+    """The task has its result."""
+    return server._replace(state="D", accepted=(lease, kind), accepts=server.accepts + 1)
+
+
+def requeued(server: Server, lease: Lease | None, rules: Rules) -> Server:
+    """A lease ended without a result: queued again while the budget lasts and nobody cancelled."""
+    if server.attempt < rules.attempts and not server.cancelled:
+        return server._replace(state="Q", lease=None, started=False)
+    kind = "cancelled" if server.cancelled else "failed"
+    return ended(server._replace(lease=None, started=False), lease, kind)
+
+
+def may_reattach(state: State, lease: Lease, rules: Rules) -> bool:
+    """Whether a task that nobody holds may go back to a lease.
+
+    As `report_rules.may_reattach`: to the newest lease; and to one that the row does not know only
+    if the database lost commits, and gave out no other lease since.
+    """
+    server = state.server
+    if server.state != "Q" or rules.reattach == "never":
+        return False
+    if server.newest == lease:
+        return True
+    forgotten = state.epoch > 0 and server.attempt <= lease[2]
+    since = server.newest is not None and server.leased_epoch == state.epoch
+    return rules.reattach == "newest or forgotten" and forgotten and not since
+
+
+def matches(mine: Lease | None, theirs: Lease, rules: Rules) -> bool:
+    """The fence between two leases."""
+    if mine is None:
+        return False
+    return mine[2] == theirs[2] if rules.fence == "attempt" else mine == theirs
+
+
+def on_claim(state: State, message: Message, rules: Rules) -> State:
+    """A claim arrives, perhaps not for the first time."""
+    _, agent, claim = message
+    server = state.server
+    if rules.replays_claims:
+        if server.state == "L" and server.lease and server.lease[:2] == (agent, claim):
+            return send(state, ("grant", server.lease))
+        if any(lease[:2] == (agent, claim) for lease in server.granted):
+            return send(state, ("dead", agent, claim))
+    if server.state != "Q" or server.attempt >= rules.attempts:
+        return state
+    lease = (agent, claim, server.attempt + 1)
+    granted = server._replace(
+        state="L",
+        attempt=server.attempt + 1,
+        lease=lease,
+        started=False,
+        granted=(*server.granted, lease),
+        newest=lease,
+        leased_epoch=state.epoch,
+    )
+    return send(state._replace(server=granted), ("grant", lease))
+
+
+def on_start(state: State, message: Message, rules: Rules) -> State:
+    """A lease asks to pass the gate."""
+    lease: Lease = message[1]
+    server = state.server
+    if server.state == "D" and server.accepted and server.accepted[0] == lease:
+        return state  # "finished": the agent does not stop for it
+    if server.state == "L" and server.lease == lease:
+        return send(state._replace(server=server._replace(started=True)), ("startok", lease))
+    if may_reattach(state, lease, rules) and not server.cancelled:
+        known = server.granted if lease in server.granted else (*server.granted, lease)
+        held = server._replace(
+            state="L",
+            attempt=lease[2],
+            lease=lease,
+            started=True,
+            granted=known,
+            newest=lease,
+            leased_epoch=state.epoch,
+        )
+        return send(state._replace(server=held), ("startok", lease))
+    return send(state, ("stale", lease))
+
+
+def on_done(state: State, message: Message, rules: Rules) -> State:
+    """A report arrives."""
+    _, lease, kind = message
+    server = state.server
+    if server.state == "D":
+        first = server.accepted[0] if server.accepted else None
+        known = rules.fence == "none" or matches(first, lease, rules)
+        return send(state, ("ok", lease, state.epoch) if known else ("stale", lease))
+    current = server.state == "L" and matches(server.lease, lease, rules)
+    if not (current or may_reattach(state, lease, rules) or rules.fence == "none"):
+        return send(state, ("stale", lease))
+    if kind == "lost":
+        after = requeued(server._replace(newest=None), lease, rules)
+    else:
+        after = ended(server, lease, kind)._replace(lease=lease, started=True)
+    return send(state._replace(server=after), ("ok", lease, state.epoch))
+
+
+ANSWERS = {"claim": on_claim, "start": on_start, "done": on_done}
+
+
+def server_steps(state: State, rules: Rules) -> Iterator[Step]:
+    """What the server may do next."""
+    server = state.server
+    for message in state.network:
+        if message[0] in ANSWERS:
+            yield f"server {message[0]}", ANSWERS[message[0]](state, message, rules)
+    if server.state == "L" and state.expired < rules.expiries:
+        after = requeued(server, server.lease, rules)
+        yield "expire", state._replace(server=after, expired=state.expired + 1)
+    if rules.cancel and not server.cancelled and server.state != "D":
+        after = server._replace(cancelled=True)
+        if server.state == "Q":
+            after = ended(after, None, "cancelled")
+        yield "cancel", state._replace(server=after)
+    if state.failed_over < rules.failovers:
+        if state.snapshot is None:
+            yield "snapshot", state._replace(snapshot=server)
+        else:
+            yield (
+                "failover",
+                state._replace(
+                    server=state.snapshot,
+                    epoch=state.epoch + 1,
+                    failed_over=state.failed_over + 1,
+                    snapshot=None,
+                    network=frozenset(),
+                ),
+            )
+
+
+# ------------------------------------------------------------------------------ the agents
+
+
+def agent_steps(state: State, agent: int, rules: Rules) -> Iterator[Step]:
+    """What one agent and its site may do next."""
+    one = state.agents[agent]
+    yield from crashes(state, agent, rules)
+    for position, entry in enumerate(one.entries):
+        yield from job_steps(state, agent, position, entry, rules)
+    if not one.alive:
+        return
+    if all(e.phase in "KX" for e in one.entries) and len(one.entries) < rules.claims:
+        claim = len(one.entries)
+        begun = with_agent(state, agent, one._replace(entries=(*one.entries, Entry(claim))))
+        yield "claim", send(begun, ("claim", agent, claim))
+    for position, entry in enumerate(one.entries):
+        yield from resends(state, agent, entry, rules)
+        yield from entry_steps(state, agent, position, entry, rules)
+        yield from deliveries(state, agent, position, entry)
+
+
+def crashes(state: State, agent: int, rules: Rules) -> Iterator[Step]:
+    """Processes and hosts die and come back."""
+    one = state.agents[agent]
+    if one.alive and state.crashed < rules.crashes:
+        entries = one.entries
+        if not rules.journal:
+            entries = tuple(e if e.phase in "KX" else e._replace(phase="X") for e in entries)
+        after = with_agent(state, agent, Agent(alive=False, entries=entries))
+        yield "crash", after._replace(crashed=state.crashed + 1)
+    if not one.alive:
+        yield "restart", with_agent(state, agent, one._replace(alive=True))
+    if state.hosts_crashed < rules.host_crashes and any("r" in e.jobs for e in one.entries):
+        died = tuple(e._replace(jobs=e.jobs.replace("r", "x")) for e in one.entries)
+        after = with_agent(state, agent, Agent(alive=False, entries=died))
+        yield "host crash", after._replace(hosts_crashed=state.hosts_crashed + 1)
+
+
+def job_steps(
+    state: State, agent: int, position: int, entry: Entry, rules: Rules
+) -> Iterator[Step]:
+    """The batch system starts jobs and they end, whatever the agent does."""
+    for number, job in enumerate(entry.jobs):
+        before, after = entry.jobs[:number], entry.jobs[number + 1 :]
+        if job == "p" and entry.lock and rules.exclusive_lock:
+            yield "duplicate", with_entry(state, agent, position, jobs=f"{before}d{after}")
+        elif job == "p":
+            jobs, runs = f"{before}r{after}", entry.runs + 1
+            yield (
+                "job starts",
+                with_entry(state, agent, position, jobs=jobs, lock=True, runs=runs),
+            )
+        elif job == "r":
+            yield "job ends", with_entry(state, agent, position, jobs=f"{before}e{after}")
+
+
+def resends(state: State, agent: int, entry: Entry, rules: Rules) -> Iterator[Step]:
+    """After a failover an agent's requests may be lost for good, so it sends them again."""
+    if not rules.failovers:
+        return
+    lease = (agent, entry.claim, entry.attempt)
+    message = {
+        "I": ("claim", agent, entry.claim),
+        "G": ("start", lease),
+        "F": ("done", lease, entry.outcome),
+    }.get(entry.phase)
+    if message is not None and message not in state.network:
+        yield "resend", send(state, message)
+
+
+def entry_steps(
+    state: State, agent: int, position: int, entry: Entry, rules: Rules
+) -> Iterator[Step]:
+    """What an agent does with one lease by itself."""
+    lease = (agent, entry.claim, entry.attempt)
+    if entry.phase == "G" and not rules.start_gate:
+        yield "start ungated", with_entry(state, agent, position, phase="S")
+    elif entry.phase == "S":
+        seen = any(job != "p" or rules.sees_pending for job in entry.jobs)
+        if seen or entry.lock:
+            yield "adopt", with_entry(state, agent, position, phase="R")
+        elif len(entry.jobs) < 2:
+            yield "submit", with_entry(state, agent, position, jobs=f"{entry.jobs}p")
+    elif entry.phase == "R":
+        if "e" in entry.jobs:
+            after = with_entry(state, agent, position, phase="F", outcome="ok")
+            yield "report", send(after, ("done", lease, "ok"))
+        elif "x" in entry.jobs and "r" not in entry.jobs:
+            after = with_entry(state, agent, position, phase="F", outcome="lost")
+            yield "report lost", send(after, ("done", lease, "lost"))
+    elif rules.rereport and (entry.phase, entry.outcome) == ("K", "ok"):
+        if entry.acked_epoch == state.epoch:
+            return
+        yield "report again", with_entry(state, agent, position, phase="F")
+
+
+def deliveries(state: State, agent: int, position: int, entry: Entry) -> Iterator[Step]:
+    """Answers arrive, perhaps late and perhaps again."""
+    lease = (agent, entry.claim, entry.attempt)
+    for message in state.network:
+        kind = message[0]
+        if kind == "grant" and entry.phase == "I" and message[1][:2] == lease[:2]:
+            after = with_entry(state, agent, position, phase="G", attempt=message[1][2])
+            yield "grant", send(after, ("start", message[1]))
+        elif kind == "dead" and entry.phase == "I" and message[1:] == lease[:2]:
+            yield "dead", with_entry(state, agent, position, phase="X")
+        elif message == ("startok", lease) and entry.phase == "G":
+            yield "start ok", with_entry(state, agent, position, phase="S")
+        elif message == ("stale", lease) and entry.phase in "GSRF":
+            jobs = entry.jobs.replace("p", "k").replace("r", "k")
+            yield "stale", with_entry(state, agent, position, phase="X", jobs=jobs)
+        elif message == ("ok", lease, state.epoch) and entry.phase == "F":
+            yield "ok", with_entry(state, agent, position, phase="K", acked_epoch=state.epoch)
+
+
+# ------------------------------------------------------------------------------ the search
+
+
+def violation(state: State) -> str | None:
+    """Which safety property a state breaks, or None."""
+    stored = state.server.accepted if state.server.state == "D" else None
+    for number, agent in enumerate(state.agents):
+        for entry in agent.entries:
+            if entry.runs > 1:
+                return "a lease ran twice on its host"
+            acked = entry.phase == "K" and entry.outcome == "ok"
+            if acked and entry.acked_epoch == state.epoch:
+                lease = (number, entry.claim, entry.attempt)
+                if stored is None or stored[0] != lease:
+                    return "an acknowledged result is not the stored one"
+    return "two results were accepted" if state.server.accepts > 1 else None
+
+
+def successors(state: State, rules: Rules) -> list[Step]:
+    """Every state that one step leads to."""
+    steps = list(server_steps(state, rules))
+    for agent in range(len(state.agents)):
+        steps += agent_steps(state, agent, rules)
+    return [(label, after) for label, after in steps if after != state]
+
+
+@dataclass(kw_only=True)
+class Finding:
+    """What a search found: a violation or stuck states, each with the steps that lead there."""
+
+    states: int
+    complete: bool
+    broken: str | None = None
+    stuck: int = 0
+    wasted: int = 0  # stuck states in which a payload had ended well already
+    path: list[str] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every state was seen, and none was unsafe or stuck."""
+        return self.complete and self.broken is None and not self.stuck
+
+
+def search(rules: Rules, *, limit: int = 400_000) -> Finding:
+    """Visit every reachable state, breadth first; at most `limit` of them."""
+    start = State(agents=tuple(Agent() for _ in range(rules.agents)))
+    numbers: dict[State, int] = {start: 0}
+    came_from: list[tuple[int, str]] = [(-1, "")]
+    after: list[list[int]] = []
+    queue = deque([start])
+    done: list[int] = []
+    while queue:
+        state = queue.popleft()
+        here = numbers[state]
+        broken = violation(state)
+        if broken is not None:
+            path = _path(came_from, here)
+            return Finding(states=len(numbers), complete=False, broken=broken, path=path)
+        if state.server.state == "D":
+            done.append(here)
+        following = []
+        for label, reached in successors(state, rules):
+            if reached not in numbers:
+                numbers[reached] = len(numbers)
+                came_from.append((here, label))
+                queue.append(reached)
+            following.append(numbers[reached])
+        after.append(following)
+        if len(numbers) > limit:
+            return Finding(states=len(numbers), complete=False)
+    stuck = _stuck(after, done)
+    states = list(numbers)
+    wasted = sum(_has_worked(states[number]) for number in stuck)
+    path = _path(came_from, stuck[0]) if stuck else []
+    return Finding(states=len(numbers), complete=True, stuck=len(stuck), wasted=wasted, path=path)
+
+
+def _has_worked(state: State) -> bool:
+    return any("e" in entry.jobs for agent in state.agents for entry in agent.entries)
+
+
+def _path(came_from: list[tuple[int, str]], number: int) -> list[str]:
+    steps: list[str] = []
+    while number > 0:
+        number, label = came_from[number]
+        steps.append(label)
+    return steps[::-1]
+
+
+def _stuck(after: list[list[int]], done: list[int]) -> list[int]:
+    """States from which the task cannot end any more."""
+    before: list[list[int]] = [[] for _ in after]
+    for number, following in enumerate(after):
+        for reached in following:
+            before[reached].append(number)
+    good = bytearray(len(after))
+    front = list(done)
+    for number in front:
+        good[number] = 1
+    while front:
+        for earlier in before[front.pop()]:
+            if not good[earlier]:
+                good[earlier] = 1
+                front.append(earlier)
+    return [number for number, fine in enumerate(good) if not fine]

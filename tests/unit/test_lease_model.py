@@ -1,0 +1,95 @@
+"""The lease protocol holds in every reachable state, and each of its mechanisms is needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.lease_model import Rules, search
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param(Rules(), id="one expiry"),
+        pytest.param(Rules(cancel=True), id="a cancel"),
+        pytest.param(Rules(host_crashes=1, expiries=0), id="a host crash"),
+        pytest.param(Rules(crashes=1, expiries=0), id="an agent crash"),
+        pytest.param(Rules(agents=1, failovers=1, expiries=0), id="one agent and a failover"),
+        # What a claim may start by itself, because it needs neither inputs nor secrets.
+        pytest.param(Rules(start_gate=False), id="an open gate"),
+    ],
+)
+def test_the_protocol_is_safe_and_never_stuck(rules: Rules) -> None:
+    """No two results, no lost acknowledgement, no second run, and always a way to the end."""
+    found = search(rules)
+
+    assert found.is_sound, found
+
+
+@pytest.mark.parametrize(
+    ("rules", "broken"),
+    [
+        pytest.param(
+            Rules(fence="none"), "an acknowledged result is not the stored one", id="no fence"
+        ),
+        pytest.param(
+            Rules(fence="attempt", failovers=1, expiries=0),
+            "an acknowledged result is not the stored one",
+            id="attempt numbers alone",
+        ),
+        pytest.param(
+            Rules(exclusive_lock=False), "a lease ran twice on its host", id="no exclusive lock"
+        ),
+    ],
+)
+def test_a_missing_mechanism_breaks_safety(rules: Rules, broken: str) -> None:
+    """Without it the search finds a state that must not be, and says how one gets there."""
+    found = search(rules)
+
+    assert found.broken == broken
+    assert found.path
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param(Rules(replays_claims=False), id="claims are not replayed"),
+        pytest.param(Rules(journal=False, crashes=1), id="no journal"),
+        pytest.param(Rules(rereport=False, failovers=1, expiries=0), id="no second report"),
+        pytest.param(
+            Rules(reattach="newest", agents=1, failovers=1, expiries=0), id="forgotten is gone"
+        ),
+    ],
+)
+def test_a_missing_mechanism_loses_work(rules: Rules) -> None:
+    """Without it there are states from which the task never ends, though the work was done."""
+    found = search(rules)
+
+    assert found.complete
+    assert found.broken is None
+    assert found.stuck > 0
+
+
+def test_without_reattachment_a_silent_agents_work_is_thrown_away() -> None:
+    """With it the newest lease of an unclaimed task still counts, however late its report comes."""
+    assert search(Rules(agents=1)).wasted == 0
+    assert search(Rules(agents=1, reattach="never")).wasted > 0
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param(Rules(expiries=2), id="two expiries"),
+        pytest.param(Rules(crashes=1), id="an agent crash and an expiry"),
+        pytest.param(Rules(host_crashes=1), id="a host crash and an expiry"),
+        pytest.param(Rules(failovers=1, expiries=0), id="a failover that loses commits"),
+        pytest.param(Rules(claims=2, attempts=3, expiries=2), id="two claims each"),
+    ],
+)
+def test_the_protocol_is_safe_in_larger_worlds(rules: Rules) -> None:
+    """More goes wrong; up to four million states, some minutes and some gigabytes."""
+    found = search(rules, limit=4_000_000)
+
+    assert found.broken is None, found
+    assert not found.stuck, found
