@@ -96,8 +96,8 @@ def login(body: LoginBody) -> dict[str, Any]:
     address = request.remote_addr or ""
     login_backoff.check(body.username, address)
     user = User.get_or_none(User.name == body.username)
-    stored = user.password_hash if user else None
-    if not passwords.matches(body.password, stored) or user is None or user.state != "active":
+    stored = user.password_hash if user is not None and user.state == "active" else None
+    if not passwords.matches(body.password, stored) or user is None or stored is None:
         login_backoff.failed(body.username, address)
         raise Unauthenticated(
             "The user name or the password is wrong.",
@@ -105,7 +105,7 @@ def login(body: LoginBody) -> dict[str, Any]:
             hint="Ask an administrator for a password link if you forgot it.",
         )
     login_backoff.succeeded(body.username, address)
-    if passwords.needs_rehash(user.password_hash):
+    if passwords.needs_rehash(stored):
         User.update(password_hash=passwords.hashed(body.password)).where(
             User.id == user.id
         ).execute()

@@ -86,8 +86,8 @@ class NewComputeBody(Body):
     kind: Kind
     description: Text = ""
     project: str | None = None
-    limits: Limits = Limits()
-    timers: Timers = Timers()
+    limits: Limits = Field(default_factory=lambda: Limits.model_validate({}))
+    timers: Timers = Field(default_factory=lambda: Timers.model_validate({}))
     price_per_core_hour: float = Field(0.0, ge=0, le=1e6)
 
 

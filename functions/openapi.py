@@ -88,6 +88,9 @@ def _complete_operation(operation: dict[str, Any], rule: Rule, method: str, path
         possible["412"] = "It was changed since you read it"
     responses = operation.setdefault("responses", {})
     responses.pop("422", None)  # flask-openapi3's own form of it, which we never send
+    if not any(status.startswith("2") for status in responses):
+        # The view sends bytes, events, or a document that its own page describes.
+        responses["2XX"] = {"description": "Success"}
     for status, description in possible.items():
         responses.setdefault(status, _problem(description))
 

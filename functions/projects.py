@@ -107,7 +107,7 @@ def page_of(query: PageQuery, *, members_only: bool = False) -> dict[str, Any]:
     if position:
         rows = rows.where(Project.name > position[0])
     found = list(rows.limit(query.limit + 1))
-    roles = dict(
+    memberships: Any = (
         ProjectMember.select(ProjectMember.project_id, ProjectMember.role)
         .where(
             (ProjectMember.user_id == principal.id)
@@ -115,6 +115,7 @@ def page_of(query: PageQuery, *, members_only: bool = False) -> dict[str, Any]:
         )
         .tuples()
     )
+    roles: dict[str, str] = dict(memberships)
     return pagination.page(
         found,
         query,

@@ -7,7 +7,7 @@ application.
 from __future__ import annotations
 
 from airavata_scheduler.functions import request_log
-from airavata_scheduler.functions.app import create_app
+from airavata_scheduler.functions.app import GROUPS, create_app
 from airavata_scheduler.models import database, migrations
 from airavata_scheduler.models.configuration import Configuration
 
@@ -16,4 +16,6 @@ request_log.configure(configuration.log_level)
 database.connect(configuration.database_url)
 with database.connected():
     migrations.check()
-application = create_app(configuration, configuration.api_groups)
+application = create_app(
+    configuration, [group for group in GROUPS if group in configuration.api_groups]
+)
