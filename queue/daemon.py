@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import select
 import signal
+import socket
 import time
 from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
+from types import FrameType
 
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import connected
@@ -26,7 +29,8 @@ FIRST_RESTART_S = 1.0
 LONGEST_RESTART_S = 30.0
 STEADY_AFTER_S = 60.0  # a worker that lived this long starts its back-off anew
 
-_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+_ENDINGS = frozenset({signal.SIGTERM, signal.SIGINT})
+_SIGNALS = (*_ENDINGS, signal.SIGCHLD)
 _log = logging.getLogger(__name__)
 
 
@@ -91,6 +95,42 @@ class _Workers:
         )
 
 
+class _Signals:
+    """TERM, INT and CHLD as bytes of a pipe, so that waiting for them has no gap.
+
+    Masks would not do: starting a process by `spawn` unblocks TERM and INT on its way.
+    """
+
+    def __enter__(self) -> _Signals:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        # The handlers do nothing; that there are any makes Python write to the pipe.
+        self._before = {number: signal.signal(number, _ignore) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._reader.close()
+        self._writer.close()
+
+    def end_came(self, timeout_s: float) -> bool:
+        """Wait for a signal up to `timeout_s`; whether TERM or INT has come."""
+        select.select([self._reader], [], [], timeout_s)
+        try:
+            received = self._reader.recv(4096)
+        except BlockingIOError:
+            return False
+        return bool(_ENDINGS.intersection(received))
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    pass
+
+
 def run(configuration: Configuration) -> None:
     """Run until SIGTERM or SIGINT, then end the workers and return.
 
@@ -98,21 +138,18 @@ def run(configuration: Configuration) -> None:
     """
     connection.configure(configuration.redis_url)
     jobs.configure(configuration)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     slots = [_Slot() for _ in range(configuration.queue_workers)]
     workers = _Workers(configuration=configuration, slots=slots)
     entries = cron.table(configuration.worker_interval_s)
-    try:
-        while True:
-            workers.keep()
-            tick(entries)
-            received = signal.sigtimedwait(_SIGNALS, TICK_S)
-            if received is not None and received.si_signo != signal.SIGCHLD:
-                _log.info("daemon: %s, ending", signal.Signals(received.si_signo).name)
-                return
-    finally:
-        workers.stop()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    with _Signals() as signals:
+        try:
+            ending = False
+            while not ending:
+                workers.keep()
+                tick(entries)
+                ending = signals.end_came(TICK_S)
+        finally:
+            workers.stop()
 
 
 def tick(entries: tuple[cron.Entry, ...]) -> None:

@@ -47,7 +47,6 @@ def work(configuration: Configuration) -> None:
 
     Raises what the database raises when it cannot be reached at the start.
     """
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     connection.configure(configuration.redis_url)
     database.connect(configuration.database_url, max_connections=2)
