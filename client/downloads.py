@@ -35,7 +35,7 @@ from airavata_scheduler.client.records import Artifact
 
 # Below this many missing files single requests are cheaper than an archive of everything.
 _SINGLY_BELOW_FILES = 8
-_TRIES_PER_FILE = 3
+_TRIES_WITHOUT_PROGRESS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,12 +169,16 @@ class Download:
     def _one(self, folder: Path, name: str, artifact: Artifact) -> None:
         """Fetch one file; a connection that breaks goes on where it broke."""
         with arriving(folder, name, artifact) as arrival:
-            for attempt in range(1, _TRIES_PER_FILE + 1):
+            tries_left = _TRIES_WITHOUT_PROGRESS
+            while tries_left:
+                before = arrival.size
                 try:
                     self._receive(artifact, arrival)
                     return
                 except UnreachableError:
-                    if attempt == _TRIES_PER_FILE:
+                    moved = arrival.size > before
+                    tries_left = _TRIES_WITHOUT_PROGRESS if moved else tries_left - 1
+                    if not tries_left:
                         raise
 
     def _receive(self, artifact: Artifact, arrival: Arrival) -> None:
@@ -182,7 +186,7 @@ class Download:
             if arrival.size and response.status_code != 206:
                 arrival.restart()
             try:
-                for chunk in response.iter_bytes(CHUNK_BYTES):
+                for chunk in response.iter_bytes():
                     arrival.write(chunk)
                     self._count(len(chunk))
             except httpx.TransportError as error:
@@ -197,7 +201,7 @@ class _Reader(io.RawIOBase):
     """A response's body as a file, for `tarfile`."""
 
     def __init__(self, response: httpx.Response) -> None:
-        self._chunks = response.iter_raw(CHUNK_BYTES)
+        self._chunks = response.iter_bytes()
         self._rest = b""
 
     def readable(self) -> bool:
@@ -237,8 +241,14 @@ def checked_members(path: Path, wanted: dict[str, Artifact]) -> Iterator[str]:
 
 
 def unpack_members(path: Path, wanted: dict[str, Artifact], folder: Path) -> None:
-    """Unpack the wanted files of the archive at `path`, each checked, links refused."""
-    with tarfile.open(path, mode="r|gz") as archive:
+    """Unpack the wanted files of the archive at `path`, each checked, links refused.
+
+    Ends where the archive is damaged: what lies behind is fetched anew.
+    """
+    with (
+        contextlib.suppress(tarfile.TarError, EOFError, zlib.error),
+        tarfile.open(path, mode="r|gz") as archive,
+    ):
         for member in archive:
             artifact = wanted.get(member.name)
             if artifact is not None:
