@@ -7,7 +7,9 @@ RFC 9110 allows. Each answer holds a thread while it is sent; `streams.sending` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from flask import Response, request
 from werkzeug.datastructures import Range
@@ -27,7 +29,7 @@ def send(*, storage_id: str, key: str, sha256: str, size: int, filename: str) ->
     response.set_etag(sha256)
     response.headers["Accept-Ranges"] = "bytes"
     # Whatever a task wrote is never shown as a page of ours.
-    response.headers.set("Content-Disposition", "attachment", filename=filename)
+    response.headers["Content-Disposition"] = disposition(filename)
     if sha256 in request.if_none_match or "*" in request.if_none_match.to_header():
         response.status_code = 304
         return response
@@ -51,8 +53,20 @@ def send(*, storage_id: str, key: str, sha256: str, size: int, filename: str) ->
 def attachment(chunks: Iterable[bytes], *, mimetype: str, filename: str) -> Response:
     """An answer that is made while it is sent, as a download called `filename`."""
     response = Response(streams.sending(chunks), mimetype=mimetype)
-    response.headers.set("Content-Disposition", "attachment", filename=filename)
+    response.headers["Content-Disposition"] = disposition(filename)
     return response
+
+
+def disposition(filename: str) -> str:
+    """A Content-Disposition (RFC 6266) that saves under `filename` and cannot be broken out of.
+
+    Whatever is not plain ASCII goes into `filename*`; `filename` is what old programs see.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._+=@-]", "_", filename)
+    text = f'attachment; filename="{plain}"'
+    if plain != filename:
+        text += f"; filename*=UTF-8''{quote(filename, safe='', errors='replace')}"
+    return text
 
 
 def _range(sha256: str, size: int) -> tuple[int, int]:

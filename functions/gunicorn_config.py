@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
+from types import FrameType
 from typing import Any
 
 from airavata_scheduler.functions import streams
+
+
+def post_worker_init(_worker: Any) -> None:
+    """A worker is ready: let SIGTERM end its open streams and long polls first.
+
+    Gunicorn waits for open answers before it stops, and has no hook for the moment at which that
+    waiting begins. So its own handler is called behind ours.
+    """
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def end_streams(number: int, frame: FrameType | None) -> None:
+        streams.end_all()
+        if callable(stop):
+            stop(number, frame)
+
+    signal.signal(signal.SIGTERM, end_streams)
+    signal.siginterrupt(signal.SIGTERM, False)  # as gunicorn has it: system calls go on
 
 
 def worker_int(_worker: Any) -> None:
