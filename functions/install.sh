@@ -40,12 +40,15 @@ main() {
     done
     [ -n "$resource" ] || { usage >&2; fail "--resource NAME is missing; \`airavata compute list\` shows the names."; }
     python="$(find_python)" || fail "Python 3.9 or newer is needed and was not found. On a cluster, load it first (module load python) and run this again."
+    # The file finds `python3` by itself; where that one is too old, name the right one.
+    command="$program"
+    [ "$python" = "$(command -v python3 2>/dev/null)" ] || command="$python $program"
     mkdir -p "$home/bin"
     chmod 700 "$home"
     write_authority
     fetch_program
     enrol
-    if [ "$start" = yes ]; then start_agent; else say "Start it with: $program run"; fi
+    if [ "$start" = yes ]; then start_agent; else say "Start it with: $command run"; fi
 }
 
 find_python() {
@@ -119,10 +122,15 @@ enrol() {
     export AIRAVATA_AGENT_HOME API_URL COMPUTE_ID
     if [ -n "$name" ]; then WORKER_ID="$name"; export WORKER_ID; fi
     if [ -f "$home/identity.json" ]; then
-        say "This user has an enrolled agent already; it is kept. (To enrol anew: $program unenroll)"
+        say "This user has an enrolled agent already; it is kept. (To enrol anew: $command unenroll)"
         return
     fi
     read_token
+    if [ -z "${AIRAVATA_ENROLMENT_TOKEN:-}${AIRAVATA_ENROLMENT_TOKEN_FILE:-}" ]; then
+        unset AIRAVATA_ENROLMENT_TOKEN
+        say "No token was given: the agent asks for approval when it starts, and says its code in its log."
+        return
+    fi
     # The token goes by the environment: everybody on this machine can read command lines.
     "$python" "$program" enroll </dev/null || fail "The agent is installed but not enrolled. Run this line again with a fresh token."
     unset AIRAVATA_ENROLMENT_TOKEN AIRAVATA_ENROLMENT_TOKEN_FILE
@@ -130,7 +138,7 @@ enrol() {
 
 start_agent() {
     if have_user_systemd; then start_by_systemd; else start_by_hand; fi
-    say "Look at it with: $program status"
+    say "Look at it with: $command status"
 }
 
 have_user_systemd() {
@@ -147,6 +155,10 @@ After=network-online.target
 
 [Service]
 Environment="AIRAVATA_AGENT_HOME=$home"
+Environment="API_URL=$url"
+Environment="COMPUTE_ID=$resource"
+Environment="WORKER_ID=$name"
+Environment="AIRAVATA_CA_BUNDLE=$authority"
 ExecStart="$python" "$program" run
 Restart=on-failure
 RestartSec=5
@@ -173,7 +185,7 @@ start_by_hand() {
     $detach "$python" "$program" run >>"$home/agent.out" 2>&1 </dev/null &
     say "Started in the background; it writes to $home/agent.out"
     say "To start it again after a reboot, add this line to \`crontab -e\`:"
-    say "@reboot AIRAVATA_AGENT_HOME='$home' '$python' '$program' run >>'$home/agent.out' 2>&1"
+    say "@reboot AIRAVATA_AGENT_HOME='$home' API_URL='$url' COMPUTE_ID='$resource' WORKER_ID='$name' AIRAVATA_CA_BUNDLE='$authority' '$python' '$program' run >>'$home/agent.out' 2>&1"
 }
 
 main "$@"
