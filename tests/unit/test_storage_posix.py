@@ -149,11 +149,12 @@ def test_files_are_private_and_durable(
     """A file is 0600 in folders of 0700, and both are fsynced before `put` returns."""
     synced = []
     real = os.fsync
-    monkeypatch.setattr(
-        os,
-        "fsync",
-        lambda fd: (synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())), real(fd))[1],
-    )
+
+    def noted(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
     storage.put("a/key", [b"x"])
 
     assert (root / "a" / "key").stat().st_mode & 0o777 == 0o600
