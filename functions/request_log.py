@@ -45,7 +45,6 @@ def configure(level: str, *, redirect: bool = True) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
     )
     if redirect:
         logging.basicConfig(level=number, handlers=[_ToStructlog()], force=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from airavata_scheduler.models import attempts, epoch
+from airavata_scheduler.models import attempts, epoch, stats
 from airavata_scheduler.models.database import change, execute, now_ms, retried, transaction
 from airavata_scheduler.models.report_rules import lost
 from airavata_scheduler.models.settling import Settlement, settle
-from airavata_scheduler.models.states import TaskState
+from airavata_scheduler.models.states import Outcome, TaskState
 from airavata_scheduler.models.task_rows import (
     LEASED,
     TASK_COLUMNS,
@@ -142,6 +142,10 @@ def expire_session(
 def _requeue_silent(rows: list[TaskRow], message: str, now: int) -> Wakeups:
     lost_before = attempts.agents_that_lost(row.id for row in rows if row.infra_failures)
     attempts.store([attempts.expired(row, message, now) for row in rows])
+    stats.add(
+        (str(row.compute_id), Outcome.EXPIRED.value, max(0, now - (row.started_at or now)))
+        for row in rows
+    )
     settlements = [
         lost(
             row,

@@ -11,9 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from airavata_scheduler.models import database as db
-from airavata_scheduler.models import stats
+from airavata_scheduler.models import stats, sweeping
 from airavata_scheduler.models.database import database, execute, now_ms, transaction
-from airavata_scheduler.models.ids import new_id
+from airavata_scheduler.models.ids import new_id, new_lease_id
+from airavata_scheduler.models.states import TaskState
 from airavata_scheduler.models.tables import (
     Agent,
     AgentSession,
@@ -103,6 +104,41 @@ def test_ended_attempts_are_counted_from_their_table(api: Api) -> None:
         api, "scheduler_tasks_duration_seconds_sum", compute="box", outcome="completed"
     ) == pytest.approx(1_000_002.04)
     assert value(api, "scheduler_lease_expiries_total", compute="box") == 1
+
+
+def test_an_expired_lease_is_counted(api: Api) -> None:
+    """When a session was silent too long, the sweep counts each lease that it takes back."""
+    ada, box = api.user("ada"), compute(api)
+    project, now = api.project(ada)["id"], now_ms()
+    agent_id, session_id, experiment_id, node_id = (new_id() for _ in range(4))
+    Agent.insert(
+        id=agent_id, compute_id=box, name="n", secret_hash="", secret_set_at=now,
+        host={}, capabilities={}, policy={}, created_at=now,
+    ).execute()  # fmt: skip
+    AgentSession.insert(
+        id=session_id, agent_id=agent_id, compute_id=box, started_at=now, free={},
+        heartbeat_at=now - 60_000,
+    ).execute()  # fmt: skip
+    Experiment.insert(
+        id=experiment_id, project_id=project, owner_id=ada.id, name="x", spec={}, compute=[box],
+        state="RUNNING", total=2, created_at=now, updated_at=now,
+    ).execute()  # fmt: skip
+    Node.insert(
+        id=node_id, experiment_id=experiment_id, name="n", position=0, total=2, next_index=2,
+        spec={}, state="OPEN", running=2,
+    ).execute()  # fmt: skip
+    for index in range(2):
+        Task.insert(
+            id=new_id(), experiment_id=experiment_id, node_id=node_id, idx=index, compute_id=box,
+            state=TaskState.RUNNING, attempt=1, lease_id=new_lease_id(), agent_id=agent_id,
+            session_id=session_id, leased_at=now, started_at=now, created_at=now,
+        ).execute()  # fmt: skip
+
+    count, _ = sweeping.expire_session(session_id, 10, 30_000)
+
+    assert count == 2
+    assert value(api, "scheduler_lease_expiries_total", compute="box") == 2
+    assert value(api, "scheduler_tasks_total", compute="box", outcome="expired") == 2
 
 
 def test_active_workers_are_those_heard_of_lately(api: Api) -> None:
