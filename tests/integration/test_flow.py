@@ -343,6 +343,33 @@ def test_cancel_ends_what_waits_and_tells_the_sessions() -> None:
     check_counters()
 
 
+def test_a_task_claimed_while_its_experiment_is_cancelled_is_not_tried_again() -> None:
+    """A row that the cancel did not mark, as it was claimed that moment, ends CANCELLED too."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1, retries=9))
+    grants = agent.claim(1)
+    flow.cancel(experiment_id)
+    change("UPDATE tasks SET cancel_requested_at = NULL")
+
+    agent.fail(grants)
+
+    assert counts(experiment_id) == {"cancelled": 1}
+    assert experiment_state(experiment_id) == "CANCELLED"
+
+
+def test_an_experiment_without_an_open_node_is_due_to_be_finished() -> None:
+    """Whatever left it there, the reconciler looks at it."""
+    world = World()
+    world.agent()
+    experiment_id = world.run(node("simulate", 1))
+    change("UPDATE nodes SET state = 'WAITING'")
+
+    assert flow.due_work() == [("finish", experiment_id)]
+    reconcile()
+    assert execute("SELECT state FROM nodes") == [("OPEN",)]
+
+
 @pytest.mark.parametrize("submitted", [False, True])
 def test_cancel_before_the_plan_ends_at_once(submitted: bool) -> None:
     """CREATED and PLANNING have nothing to wait for."""

@@ -163,6 +163,19 @@ def test_a_result_whose_claim_the_database_forgot_is_accepted() -> None:
     check_counters()
 
 
+def test_a_task_younger_than_the_failover_has_no_forgotten_leases() -> None:
+    """What was made after the loss cannot have been lost by it, so the row is believed."""
+    world = World()
+    agent = world.agent()
+    epoch.bump("restored from a backup")
+    world.run(node("simulate", 1))
+    change("UPDATE tasks SET created_at = created_at + 60000")
+    task_id = execute("SELECT id FROM tasks")[0][0]
+    forged = Report(lease=LeaseName(task_id, 2, new_lease_id()), outcome="completed")
+
+    assert agent.report(forged) == ["superseded"]
+
+
 def test_after_a_failover_a_claimed_task_is_not_given_away() -> None:
     """Once somebody claimed the task again, the forgotten lease is superseded."""
     world = World()

@@ -45,6 +45,8 @@ class MariaDB:
                 daemon,
                 "--no-defaults",
                 f"--datadir={self.data}",
+                # Its own: a server that starts deletes the temporary tables that it finds there.
+                f"--tmpdir={self.data}",
                 f"--port={self.port}",
                 f"--socket={self.socket}",
                 "--bind-address=127.0.0.1",
