@@ -264,12 +264,10 @@ def test_a_huge_sweep_costs_no_more_than_its_first_window(size: int) -> None:
     world = World()
     world.agent()
 
-    started_s = time.monotonic()
     experiment_id = world.run(node("simulate", size))
-    expanded_s = time.monotonic() - started_s
 
     assert counts(experiment_id) == {"queued": 2000, "waiting": size - 2000}
-    assert expanded_s < 10, "the cost must not depend on the size of the sweep"
+    assert execute("SELECT COUNT(*) FROM tasks") == [(2000,)]
     work(flow.cancel(experiment_id))
     assert counts(experiment_id) == {"cancelled": size}
     assert experiment_state(experiment_id) == "CANCELLED"
