@@ -19,6 +19,7 @@ from airavata_scheduler.agent.faults import (
     NotAllowed,
     Refused,
     Revoked,
+    SessionLost,
     Stopping,
     Superseded,
     Unreachable,
@@ -34,7 +35,13 @@ _ENDS = {
     "agent_revoked": Revoked,
     "agent_unknown": Revoked,
     "session_superseded": Superseded,
+    "session_expired": SessionLost,
+    "session_ended": SessionLost,
+    "session_unknown": SessionLost,
+    "session_missing": SessionLost,
 }
+# These calls speak of the session as a whole: their loops must see that it ended.
+_OF_THE_SESSION = ("/leases/claim", "/reports", "/heartbeat", "/session")
 
 
 def content_digest(data: bytes) -> str:
@@ -59,6 +66,7 @@ class Api:
         self._token_until = 0.0
         self._ask_token: Callable[[], Json] | None = None
         self.session_id = ""
+        self.renew_session: Callable[[str], None] | None = None
         self.reached_at: float | None = None
         self.trouble = ""
 
@@ -132,11 +140,15 @@ class Api:
         Statuses in `accept` are answers, not problems.
         """
 
+        used = ""
+
         def once() -> Answer:
+            nonlocal used
+            used = self.session_id
             content = body() if callable(body) else body
             all_headers = {"Authorization": f"Bearer {self._access_token()}", **(headers or {})}
-            if self.session_id:
-                all_headers["X-Agent-Session"] = self.session_id
+            if used:
+                all_headers["X-Agent-Session"] = used
             if content is not None:
                 all_headers["Content-Type"] = kind
             if sink is not None:
@@ -157,9 +169,15 @@ class Api:
                     content.close()
 
         until = None if patience_s is None else time.monotonic() + patience_s
-        return self._persist(
-            once, path, tries=tries, accept=accept, interrupt=interrupt, until=until
-        )
+        while True:
+            try:
+                return self._persist(
+                    once, path, tries=tries, accept=accept, interrupt=interrupt, until=until
+                )
+            except SessionLost:
+                if self.renew_session is None or path.startswith(_OF_THE_SESSION):
+                    raise
+                self.renew_session(used)
 
     def _access_token(self) -> str:
         with self._token_lock:

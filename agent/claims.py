@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from airavata_scheduler.agent.lease_book import (
     FINISHING,
+    MOST_IDLERS,
     READY,
     REPORTING,
     WAITING,
     Held,
+    cores_of,
 )
 from airavata_scheduler.agent.places import is_lease_name
 
@@ -45,32 +47,48 @@ class Claims:
         return list(self._runtime.journal.state.intents)
 
     def want(self) -> int:
-        """How many more leases this agent should ask for now."""
+        """How many more leases that need a core this agent should ask for now."""
+        return self._count()[0]
+
+    def _count(self) -> tuple[int, int, int]:
+        """(wanted leases with cores, wanted leases without, how many without are held)."""
         if not self._runtime.modes.takes_work():
-            return 0
+            return 0, 0, 0
         book = self._runtime.book
         active = 0
+        idlers = 0
         unreported = 0
         for held in book.all():
             if held.phase in (FINISHING, REPORTING):
                 unreported += 1
+            elif not cores_of(held.spec):
+                idlers += 1
             elif held.is_python or held.phase in (READY, WAITING):
                 active += 1
             else:
-                active += max(1, int(held.spec.get("cpu") or 1))
+                active += cores_of(held.spec)
         if unreported > _UNREPORTED_BOUND:
-            return 0
+            return 0, 0, 0
         ahead = book.durations.ahead(book.capacity.cpu)
-        return max(0, min(_MOST, book.capacity.cpu + ahead - active))
+        with_cores = max(0, min(_MOST, book.capacity.cpu + ahead - active))
+        return with_cores, max(0, MOST_IDLERS - idlers), idlers
 
-    def take(self, *, blocking: bool = True) -> Json | None:
+    def take(self, *, blocking: bool = True, coreless: bool = False) -> Json | None:
         """The body of a new claim, its intent in the journal (not synced); None when none is due.
 
-        The caller must `sync` the journal, send it, and call `settle` or `give_up`.
+        `coreless`: where all cores are taken, ask for tasks that need none. The caller must `sync`
+        the journal, send the body, and call `settle` or `give_up`.
         """
         if not self._turn.acquire(blocking=blocking):
             return None
-        wanted = self.want()
+        wanted, without, idlers = self._count()
+        free = self._free()
+        if wanted:
+            # Where tasks without a core are about, more of them are likely to follow.
+            wanted = min(_MOST, wanted + min(idlers, without, 32))
+        elif without and (idlers or coreless):
+            wanted = without
+            free.update(cpu=0, gpu=0)
         if not wanted:
             self._turn.release()
             return None
@@ -81,7 +99,7 @@ class Claims:
             "claim_id": claim_id,
             "seq": self._seq,
             "max": wanted,
-            "free": self._free(),
+            "free": free,
             "wait_s": 0,
         }
 

@@ -81,6 +81,12 @@ class Superseded(AgentFault):
     code = "session_superseded"
 
 
+class SessionLost(AgentFault):
+    """The session ended on the server; a new one is opened with the full list of leases."""
+
+    code = "session_lost"
+
+
 class UnsafeFolder(AgentFault):
     """The state folder is not safe to use."""
 

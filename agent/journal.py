@@ -138,8 +138,8 @@ class Journal:
                     return
             # After a failed fsync nobody knows what is on the disk: no second try may hide that.
             self._broken = (
-                f"The journal {self._folder} cannot be written: {error.strerror}. Free space there "
-                "or check the disk, then start the agent again; nothing that was acknowledged is lost."
+                f"The journal {self._folder} cannot be written: {error.strerror}. Free space "
+                "there or check the disk, then start again; nothing acknowledged is lost."
             )
             raise JournalBroken(self._broken) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ RUNNING = "running"
 FINISHING = "finishing"  # ended; outputs and logs are being collected
 REPORTING = "reporting"  # the result is in the journal, not acknowledged yet
 
+MOST_IDLERS = 256  # payloads that need no core, at one time
 _SKIP_AHEAD_S = 30.0
 
 
@@ -77,9 +79,12 @@ class LeaseBook:
         self._free_gpus = list(capacity.gpus)
         self._used_cpu = 0
         self._used_ram_mb = 0
+        self._idlers = 0
+        self._ready_idlers = 0
         self._digest = 0
         self._waiting = 0
         self.durations = Durations()
+        self.on_room: Callable[[], None] = lambda: None
 
     def add(self, held: Held) -> bool:
         """Take a lease in; False when it is held already (a replayed grant)."""
@@ -167,7 +172,7 @@ class LeaseBook:
 
     def may_launch(self) -> bool:
         """Whether `take_ready` may find something."""
-        return bool(self._calls) or (bool(self._ready) and self._used_cpu < self.capacity.cpu)
+        return bool(self._calls) or (bool(self._ready) and self._has_room())
 
     def take_ready(self, limit: int = 256) -> list[Held]:
         """Scripts that fit now (their share is reserved) and all functions.
@@ -179,9 +184,10 @@ class LeaseBook:
             taken = list(self._calls)
             self._calls.clear()
             passed: deque[Held] = deque()
-            while self._ready and len(taken) < limit and self._used_cpu < self.capacity.cpu:
+            while self._ready and len(taken) < limit and self._has_room():
                 held = self._ready.popleft()
                 if self._reserve(held):
+                    self._ready_idlers -= not cores_of(held.spec)
                     taken.append(held)
                     continue
                 passed.append(held)
@@ -200,8 +206,7 @@ class LeaseBook:
     def force_worker(self, spec: Json) -> None:
         """A worker that runs already (found after a restart) uses its share, whatever is left."""
         with self.changed:
-            self._used_cpu += _cpu(spec)
-            self._used_ram_mb += _ram(spec)
+            self._take_size(spec)
 
     def free_worker(self, spec: Json) -> None:
         """A warm worker has nothing to do any more."""
@@ -219,8 +224,7 @@ class LeaseBook:
         """A payload that runs already (found after a restart) uses its share, whatever is left."""
         with self.changed:
             if not held.reserved:
-                self._used_cpu += _cpu(held.spec)
-                self._used_ram_mb += _ram(held.spec)
+                self._take_size(held.spec)
                 held.gpus = gpus
                 self._free_gpus = [gpu for gpu in self._free_gpus if gpu not in gpus]
                 held.reserved = True
@@ -228,7 +232,7 @@ class LeaseBook:
     def fits_ever(self, spec: Json) -> str | None:
         """Why the spec can never run on this machine; None when it can."""
         for wanted, limit, unit in (
-            (_cpu(spec), self.capacity.cpu, "cores"),
+            (cores_of(spec), self.capacity.cpu, "cores"),
             (_ram(spec), self.capacity.ram_mb, "MB of memory"),
             (spec.get("gpu") or 0, len(self.capacity.gpus), "GPUs"),
         ):
@@ -237,11 +241,16 @@ class LeaseBook:
         return None
 
     def _enqueue(self, held: Held) -> None:
-        (self._calls if held.is_python else self._ready).append(held)
+        if held.is_python:
+            self._calls.append(held)
+        else:
+            self._ready.append(held)
+            self._ready_idlers += not cores_of(held.spec)
 
     def _unqueue(self, held: Held) -> None:
         if held.phase == READY:
             self._ready = deque(item for item in self._ready if item is not held)
+            self._ready_idlers = sum(not cores_of(item.spec) for item in self._ready)
             self._calls = deque(item for item in self._calls if item is not held)
 
     def _reserve(self, held: Held) -> bool:
@@ -253,12 +262,13 @@ class LeaseBook:
         return True
 
     def _reserve_size(self, spec: Json) -> bool:
-        if self._used_cpu + _cpu(spec) > self.capacity.cpu:
+        if self._used_cpu + cores_of(spec) > self.capacity.cpu:
             return False
         if self._used_ram_mb + _ram(spec) > self.capacity.ram_mb:
             return False
-        self._used_cpu += _cpu(spec)
-        self._used_ram_mb += _ram(spec)
+        if not cores_of(spec) and self._idlers >= MOST_IDLERS:
+            return False
+        self._take_size(spec)
         return True
 
     def _free_share(self, held: Held) -> None:
@@ -267,13 +277,27 @@ class LeaseBook:
             self._free_gpus += held.gpus
             held.gpus, held.reserved = (), False
 
+    def _has_room(self) -> bool:
+        if self._used_cpu < self.capacity.cpu:
+            return True
+        return self._ready_idlers > 0 and self._idlers < MOST_IDLERS
+
+    def _take_size(self, spec: Json) -> None:
+        self._used_cpu += cores_of(spec)
+        self._used_ram_mb += _ram(spec)
+        self._idlers += not cores_of(spec)
+
     def _free_size(self, spec: Json) -> None:
-        self._used_cpu -= _cpu(spec)
+        self._idlers -= not cores_of(spec)
+        self._used_cpu -= cores_of(spec)
         self._used_ram_mb -= _ram(spec)
+        self.on_room()
 
 
-def _cpu(spec: Json) -> int:
-    return max(1, int(spec.get("cpu") or 1))
+def cores_of(spec: Json) -> int:
+    """Cores that a task needs: 1 unless it says otherwise; 0 for one that mostly waits."""
+    cpu = spec.get("cpu")
+    return 1 if cpu is None else max(0, int(cpu))
 
 
 def _ram(spec: Json) -> int:

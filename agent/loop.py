@@ -6,7 +6,7 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
-from airavata_scheduler.agent.faults import AgentFault, Refused, Stopping, Unreachable
+from airavata_scheduler.agent.faults import AgentFault, Refused, SessionLost, Stopping, Unreachable
 
 if TYPE_CHECKING:
     from airavata_scheduler.agent.runtime import Runtime
@@ -34,6 +34,8 @@ class Loop(threading.Thread):
                 self.turn()
             except Stopping:
                 continue
+            except SessionLost:
+                runtime.renew_session(runtime.api.session_id)
             except (Refused, Unreachable) as fault:
                 runtime.log.warning(f"{self.name}: {fault}")
                 runtime.stop.wait(1.0)

@@ -31,12 +31,14 @@ class ClaimLoop(Loop):
         self.runtime.modes.listening.wait()
         self.runtime.beat.let_pass()
         wait_s = self._wait_s()
-        body = self.runtime.claims.take()
-        if body is not None:
-            body["wait_s"] = wait_s
-            self._claim(body)
+        if self.runtime.claims.want():
+            body = self.runtime.claims.take()
+            if body is not None:
+                self._claim({**body, "wait_s": wait_s})
         elif not self._room_comes():
-            self._listen(wait_s)
+            body = self.runtime.claims.take(coreless=True)
+            if body is None or not self._claim(body):
+                self._listen(wait_s)
 
     def wake(self) -> None:
         """Cut whatever is being waited for."""
@@ -58,7 +60,8 @@ class ClaimLoop(Loop):
             1,
         )
 
-    def _claim(self, body: dict[str, object]) -> None:
+    def _claim(self, body: dict[str, object]) -> int:
+        """Send it; how many leases came."""
         runtime = self.runtime
         interrupt = self._watched()
         started = time.monotonic()
@@ -79,8 +82,9 @@ class ClaimLoop(Loop):
             self._unwatched()
         count = runtime.claims.settle(body, answer)
         runtime.attend(answer)
-        if not count:
+        if not count and body["wait_s"]:
             self._rest(float(answer.get("poll_s") or 0.0), time.monotonic() - started)
+        return count
 
     def _rest(self, asked_s: float, waited_s: float) -> None:
         """An empty answer: wait as told, at most the user's POLL_INTERVAL."""

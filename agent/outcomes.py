@@ -124,6 +124,10 @@ def of_call(held: Held, entry: Json) -> Json:
     problem = entry.get("failure")
     if problem is None:
         return item(held, "completed", **parts)
+    problem = dict(problem)
+    exception = problem.pop("exception", None)
+    if exception is not None:
+        parts["result"] = {"encoding": "pickle", "data": exception}
     if problem["code"] == "python_mismatch":
         return item(held, "refused", failure=problem, **parts)
     return item(held, "failed", failure=problem, **parts)

@@ -1,6 +1,6 @@
 """Declared outputs: found beneath the work directory, never through a link.
 
-Every directory on the way is opened by descriptor without following links, so one that is swapped in
+Every directory on the way is opened by descriptor, no link is followed: one that is swapped in
 after a check leads nowhere. Links, FIFOs, devices and other users' files are refused.
 """
 

@@ -76,6 +76,11 @@ class Pool(Loop):
             self._stops.append(held)
         self.nudge()
 
+    def room_came(self) -> None:
+        """Cores were freed: calls that wait for a worker may get one."""
+        if self._pending:
+            self.nudge()
+
     def nudge(self) -> None:
         """Something changed; look at once."""
         try:
@@ -191,9 +196,9 @@ class Pool(Loop):
             else:
                 self._withdraw(held)
         for held in stops:
-            self._stop(held)
+            self._stop_one(held)
 
-    def _stop(self, held: Held) -> None:
+    def _stop_one(self, held: Held) -> None:
         queue = self._pending.get(held.offer["spec"], deque())
         if held in queue:
             queue.remove(held)

@@ -2,7 +2,7 @@
 
 Arguments come as JSON (an object: keyword arguments), as a pickle of `(args, kwargs)` in base64, or
 as a blob file that holds such a pickle. A result goes back in the codec of the function; one above
-64 KiB goes to a file of the lease, which is then an artifact called `__result__`.
+60 kB goes to a file of the lease, which is then an artifact called `__result__`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
-RESULT_BYTES = 64 << 10
+RESULT_BYTES = 60_000  # the whole result, wrapped, may have 65,536 characters on the wire
 MODULE = "airavata_function"
 RESULT_FILE = "result"
 
@@ -109,7 +109,7 @@ class Function:
                 raise LoadError("python_mismatch", mismatch, kind="policy")
             pickled = archive.read("function.pickle") if "function.pickle" in names else None
         sys.path.insert(0, str(path))
-        loads = pickle.loads
+        loads: Callable[[bytes], Any] = pickle.loads
         with contextlib.suppress(ImportError):
             loads = importlib.import_module("cloudpickle").loads
         codec = str(python.get("codec", "pickle"))
@@ -132,11 +132,12 @@ class Function:
             if isinstance(data, list):
                 return tuple(data), {}
             return (), dict(data or {})
-        raw = (
-            Path(arguments["file"]).read_bytes()
-            if "file" in arguments
-            else b64decode(arguments["data"])
-        )
+        if "file" in arguments:
+            raw = Path(arguments["file"]).read_bytes()
+            if self.codec == "json":
+                return (), dict(json.loads(raw))
+        else:
+            raw = b64decode(arguments["data"])
         positional, named = self._unpickle(raw)
         return tuple(positional), dict(named)
 

@@ -91,6 +91,8 @@ class Runtime:
         self.rotation = Rotation(self)
         self.api.use_identity(identity.agent_id, self.rotation.secrets)
         self.shepherd = ShepherdClient(folder.path)
+        self.api.renew_session = self.renew_session
+        self._opening = threading.Lock()
         self._make_parts()
         self.recovery = Recovery(self)
 
@@ -103,6 +105,7 @@ class Runtime:
         self.inputs = InputCache(self, self.folder.path / "cache")
         self.tidy = TidyLoop(self)
         self.pool = Pool(self)
+        self.book.on_room = self.pool.room_came
         self.fetcher = FetchLoop(self)
         self.watch = WatchLoop(self)
         self.claim_loop = ClaimLoop(self)
@@ -211,12 +214,22 @@ class Runtime:
         if self.settings.environment.get("AIRAVATA_AGENT_CRASH") == name:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def renew_session(self, ended: str) -> None:
+        """Open a new session where `ended` is still the present one; whoever comes later waits."""
+        with self._opening:
+            if self.api.session_id != ended or self.stop.is_set():
+                return
+            if ended:
+                self.log.warning("the session ended on the server; a new one is opened")
+            try:
+                open_session(self)
+            except AgentFault as fault:
+                if not self.stop.is_set():
+                    self.end(fault)
+
     def _open(self) -> None:
-        try:
-            open_session(self)
-        except AgentFault as fault:
-            if not self.stop.is_set():
-                self.end(fault)
+        self.renew_session("")
+        if self.stop.is_set():
             return
         self.log.info(
             f"connected to {self.settings.api_url} as {self.identity.name}, "

@@ -55,7 +55,8 @@ def open_session(runtime: Runtime) -> None:
         "capabilities": capabilities(runtime),
         "policy": runtime.policy.to_json(),
         "mode": runtime.modes.word(),
-        "unresolved_claims": runtime.claims.unresolved(),
+        # None: what such a claim was granted and we never saw has not started; it goes back.
+        "unresolved_claims": [],
         "leases": [
             {"lease": held.lease, "phase": held.server_phase} for held in runtime.book.all()
         ],

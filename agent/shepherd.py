@@ -4,8 +4,8 @@ It exists because forking a multi-threaded agent is neither safe nor quick, and 
 must not be children of a process that is stopped and started at will. It is single-threaded, keeps
 no state that matters (wrappers and workers write their own files), and may be killed at any time.
 
-Orders over `shepherd.sock` (frames): {"hello"}, {"launch": [order…]}, {"worker": order}, {"retire"}.
-Told to every connected agent: {"launched", "pid", "ticks"}, {"worker", "pid", "ticks"},
+Orders over `shepherd.sock` (frames): {"hello"}, {"launch": [order…]}, {"worker": order},
+{"retire"}. Told to every connected agent: {"launched", "pid", "ticks"}, {"worker", "pid", "ticks"},
 {"exit", "status"}.
 """
 
@@ -134,7 +134,7 @@ class Shepherd:
         self._tell({"worker": order["id"], **told})
 
     def _become(self, deed: Any) -> None:
-        """In a forked child: let go of everything of the shepherd's, do the deed, end. No return."""
+        """In a forked child: let go of what is the shepherd's, do the deed, end. No return."""
         status = 1
         try:
             signal.set_wakeup_fd(-1)

@@ -49,7 +49,7 @@ class ShepherdClient:
         return number
 
     def send(self, message: Json) -> bool:
-        """Give an order; False when the shepherd is gone (the watch loop finds out and reconnects)."""
+        """Give an order; False when the shepherd is gone (the watch loop finds out)."""
         try:
             with self._lock:
                 self._socket.sendall(frame(message))
@@ -89,7 +89,7 @@ class ShepherdClient:
                 if version is not None:
                     sock.sendall(frame({"retire": True}))
                 sock.close()
-            # While an old shepherd holds the lock, a second one ends at once: try until one answers.
+            # While an old shepherd holds the lock, a second one ends at once: try again.
             if time.monotonic() - started_at > 1.0:
                 started_at = time.monotonic()
                 self._start()
