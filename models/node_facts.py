@@ -61,10 +61,16 @@ class NodeFacts:
 
     @property
     def needs(self) -> tuple[int, int, int]:
-        """Cores, MiB of memory and GPUs of one instance; a core is counted where none is named."""
+        """Cores, MiB of memory and GPUs of one instance.
+
+        One core is counted where none is named; an explicit 0 is a task that mostly waits.
+        """
         resources = self.spec.get("resources") or {}
-        cpu, ram_mb, gpu = (int(resources.get(key) or 0) for key in ("cpu", "ram_mb", "gpu"))
-        return max(1, cpu), ram_mb, gpu
+        return (
+            int(resources.get("cpu", 1)),
+            int(resources.get("ram_mb") or 0),
+            int(resources.get("gpu") or 0),
+        )
 
     @property
     def gate_open(self) -> bool:

@@ -48,9 +48,7 @@ class Campaign:
         self.go = folder / "go"
         self.name = folder.name.replace("_", "-")
         self.ledger.touch()
-        text = EXPERIMENT.format(
-            name=self.name, ledger=self.ledger, go=self.go, tasks=tasks
-        )
+        text = EXPERIMENT.format(name=self.name, ledger=self.ledger, go=self.go, tasks=tasks)
         (folder / "wait.yml").write_text(text)
         done = local.airavata("experiment", "run", str(folder / "wait.yml"))
         assert done.returncode == 0, done.stderr
