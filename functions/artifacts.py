@@ -8,7 +8,6 @@ from typing import Any
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
-from peewee import SQL, fn
 from pydantic import Field
 
 from airavata_scheduler.functions import access, downloads
@@ -17,7 +16,7 @@ from airavata_scheduler.functions.selected import dict_rows
 from airavata_scheduler.functions.shapes import Answer, rfc3339
 from airavata_scheduler.models.errors import NotFound
 from airavata_scheduler.models.node_facts import node_facts
-from airavata_scheduler.models.tables import Artifact, Node, Task
+from airavata_scheduler.models.tables import Artifact, Node
 
 api = APIBlueprint("artifacts", __name__, abp_tags=[Tag(name="artifacts")])
 
@@ -103,24 +102,12 @@ def published(
     after_id: str | None = None,
     limit: int,
 ) -> list[dict[str, Any]]:
-    """Published files by id, of the newest run of each instance only; with `node`, its name.
+    """Published files by id; with `node`, the name of their task of the file.
 
-    Read along (experiment_id, state, id), or (node_id, idx) where an index narrows it.
+    What completed never runs again, so an instance has one run with published files. Read along
+    (experiment_id, state, id), or (node_id, idx) where an index narrows it.
     """
-    own, later = Task.alias(), Task.alias()
-    replaced = fn.EXISTS(
-        own.select(SQL("1"))
-        .join(
-            later,
-            on=(
-                (later.node_id == own.node_id)
-                & (later.idx == own.idx)
-                & (later.generation > own.generation)
-            ),
-        )
-        .where(own.id == Artifact.task_id)
-    )
-    clause = (Artifact.experiment_id == experiment_id) & (Artifact.state == "published") & ~replaced
+    clause = (Artifact.experiment_id == experiment_id) & (Artifact.state == "published")
     if node is not None:
         clause = clause & (Node.name == node)
     if index is not None:

@@ -30,6 +30,7 @@ from airavata_scheduler.models.errors import BadInput
 from airavata_scheduler.models.experiment_file import with_parameters
 from airavata_scheduler.models.node_facts import graph_of
 from airavata_scheduler.models.node_spec import NodeSpec
+from airavata_scheduler.models.states import ExperimentState
 from airavata_scheduler.models.wakeups import Wakeups
 from airavata_scheduler.queue.announce import announce
 from airavata_scheduler.queue.enqueue import enqueue
@@ -60,9 +61,7 @@ class DeriveBody(Body):
 def submit(body: Nothing) -> Response:
     """Let it run; the planner opens its first tasks at once."""
     del body
-    answer = _changed("experiment.submit", flow.submit)
-    enqueue("plan", access.target("experiment").id)
-    return answer
+    return _changed("experiment.submit", flow.submit)
 
 
 @api.post("/api/v1/experiments/<experiment>/pause", responses={200: ExperimentAnswer})
@@ -154,4 +153,6 @@ def _changed(action: str, change: Callable[[str], Wakeups]) -> Response:
     audit.append(action, "experiment", found.id, project_id=found.project_id)
     announce(wakeups)
     document = experiment_documents.find(found.id)
+    if document["state"] == ExperimentState.PLANNING:
+        enqueue("plan", found.id)
     return etags.etagged(document, document["version"])

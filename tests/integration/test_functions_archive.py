@@ -91,7 +91,7 @@ def test_it_is_narrowed(ada: LoggedIn, site: Site, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_retried_instance_is_in_it_once(ada: LoggedIn, site: Site) -> None:
-    """After a retry of everything the archive has the newest run's files only."""
+    """After a retry the archive has the files of what completed first, and of the new run."""
     identity = submit(ada, site, "1..2")
     first, second = site.claim(2)
     site.complete(first, outputs={"result.csv": b"first"})

@@ -189,6 +189,33 @@ def test_two_appenders_never_tear_a_log(storage: PosixStorage) -> None:
     assert storage.open("log").read() == b"".join(chunks)
 
 
+def test_appends_to_one_log_exclude_each_other(
+    storage: PosixStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one sender writes to a log, another one waits for it, whatever process it is in."""
+    grow = posix._grow
+    entered, let_go = threading.Semaphore(0), threading.Event()
+
+    def slow(descriptor: int, folder: int, offset: int, data: bytes) -> int:
+        entered.release()
+        let_go.wait(10)
+        return grow(descriptor, folder, offset, data)
+
+    monkeypatch.setattr(posix, "_grow", slow)
+    senders = [
+        threading.Thread(target=storage.append_at, args=("log", 0, b"chunk")) for _ in range(2)
+    ]
+    for sender in senders:
+        sender.start()
+    assert entered.acquire(timeout=10)
+
+    assert not entered.acquire(timeout=0.3)  # the second one stands before the lock
+    let_go.set()
+    for sender in senders:
+        sender.join()
+    assert storage.open("log").read() == b"chunk"
+
+
 def test_descriptors_do_not_leak(storage: PosixStorage) -> None:
     """After many deeds, good and failing ones, as many descriptors are open as before."""
     before = len(list(Path("/proc/self/fd").iterdir()))
