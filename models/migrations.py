@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from airavata_scheduler.models import schema
 from airavata_scheduler.models.database import (
+    Contended,
     change,
     connected,
     database,
@@ -24,7 +25,7 @@ from airavata_scheduler.models.errors import ConfigurationError, Unavailable
 
 LOCK_NAME = "airavata_scheduler_upgrade"
 PG_LOCK_KEY = 7233391540127481  # any number that nobody else takes for an advisory lock
-LOCK_WAIT_S = 120
+LOCK_WAIT_S = 60  # within the time that a driver waits for an answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def upgrade() -> list[str]:
 
     Several processes may call this at once: one works, the others wait and find it done. Raises
     ConfigurationError if the database is newer than the code, Unavailable if another process holds
-    the lock for longer than two minutes.
+    the lock for longer than a minute.
     """
     with connected(), _alone():
         found = version()
@@ -134,11 +135,14 @@ def _alone() -> Iterator[None]:
 
 @contextmanager
 def _postgresql_lock() -> Iterator[None]:
-    execute(f"SET statement_timeout = '{LOCK_WAIT_S}s'")
-    execute("SET lock_timeout = 0")
-    execute("SELECT pg_advisory_lock(%s)", (PG_LOCK_KEY,))
+    execute("SET statement_timeout = 0")
+    execute(f"SET lock_timeout = '{LOCK_WAIT_S}s'")
     try:
-        execute("SET statement_timeout = 0")
+        execute("SELECT pg_advisory_lock(%s)", (PG_LOCK_KEY,))
+    except Contended as error:
+        raise _taken() from error
+    try:
+        execute("SET lock_timeout = 0")
         yield
     finally:
         execute("SELECT pg_advisory_unlock(%s)", (PG_LOCK_KEY,))
@@ -148,12 +152,16 @@ def _postgresql_lock() -> Iterator[None]:
 
 @contextmanager
 def _mysql_lock() -> Iterator[None]:
-    if execute("SELECT GET_LOCK(%s, %s)", (LOCK_NAME, LOCK_WAIT_S // 2)) != [(1,)]:
-        raise Unavailable(
-            "Another process is upgrading the database and has not finished; wait for it.",
-            retry_after_s=30,
-        )
+    if execute("SELECT GET_LOCK(%s, %s)", (LOCK_NAME, LOCK_WAIT_S)) != [(1,)]:
+        raise _taken()
     try:
         yield
     finally:
         execute("SELECT RELEASE_LOCK(%s)", (LOCK_NAME,))
+
+
+def _taken() -> Unavailable:
+    return Unavailable(
+        "Another process is upgrading the database and has not finished; wait for it.",
+        retry_after_s=30,
+    )

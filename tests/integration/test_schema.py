@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,7 @@ import pytest
 from airavata_scheduler.models import database as db
 from airavata_scheduler.models import migrations, schema
 from airavata_scheduler.models.database_url import Dialect
-from airavata_scheduler.models.errors import ConfigurationError
+from airavata_scheduler.models.errors import ConfigurationError, Unavailable
 from airavata_scheduler.models.tables import TABLES
 from tests.servers import mariadb
 from tests.servers.mariadb import MariaDB
@@ -261,3 +262,27 @@ def test_two_replicas_upgrade_at_once(database_url: str) -> None:
     answers = sorted(replica.communicate(timeout=60)[0].strip() for replica in replicas)
 
     assert answers == ["['initial']", "[]"]
+
+
+@pytest.mark.parametrize("kind", ["postgres_url", "mariadb_url"])
+def test_a_replica_that_waits_too_long_for_the_other_says_so(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one upgrades, the other does nothing, and gives up with a sentence."""
+    db.connect(request.getfixturevalue(kind))
+    monkeypatch.setattr(migrations, "LOCK_WAIT_S", 1)
+    said: list[str] = []
+
+    def second() -> None:
+        try:
+            migrations.upgrade()
+        except Unavailable as error:
+            said.append(error.detail)
+
+    with db.connected(), migrations._alone():
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(30)
+
+    assert said == ["Another process is upgrading the database and has not finished; wait for it."]
+    assert migrations.upgrade() == ["initial"]
