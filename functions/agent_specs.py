@@ -90,7 +90,7 @@ def _prepare(facts: NodeFacts) -> _Prepared:
         "environment": spec["environment"],
         "features": spec["features"],
         **{name: int(resources.get(name) or 0) for name in ("ram_mb", "gpu", "disk_mb")},
-        "cpu": max(1, int(resources.get("cpu") or 0)),
+        "cpu": int(resources.get("cpu", 1)),
     }
     is_python = spec["kind"] == "python"
     if is_python:
