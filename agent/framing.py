@@ -117,7 +117,7 @@ def _address(folder: int, path: Path) -> str:
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
-    """Write `path` whole or not at all (0600); `durable` survives a loss of power too."""
+    """Write `path` whole or not at all (0600); `durable`: the bytes are on the disk before its name."""
     temporary = path.with_name(path.name + ".new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
@@ -129,8 +129,6 @@ def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
     finally:
         os.close(fd)
     temporary.replace(path)
-    if durable:
-        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ for anything in here waits on `changed`.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -44,6 +45,7 @@ class Held:
     received_at: float = field(default_factory=uptime_s)
     gpus: tuple[str, ...] = ()
     reserved: bool = False
+    journalled: bool = False  # its `launching` record is on the disk
     told: str = ""  # the phase that the server knows
     report: Json | None = None
     streamed: dict[str, int] = field(default_factory=dict)  # stream → bytes shipped
@@ -197,6 +199,11 @@ class LeaseBook:
             for held in taken:
                 self.set_phase(held, LAUNCHING)
         return taken
+
+    def next_scripts(self, most: int) -> list[Held]:
+        """Ready scripts that will be launched soon, in their order."""
+        with self.changed:
+            return [held for held in itertools.islice(self._ready, most) if not held.journalled]
 
     def reserve_worker(self, spec: Json) -> bool:
         """Set a warm worker's share aside; False when it does not fit."""

@@ -12,12 +12,21 @@ if TYPE_CHECKING:
     from airavata_scheduler.agent.runtime import Runtime
 
 
-class Loop(threading.Thread):
+class Loop:
     """Takes turns until the agent stops. A fault of one turn does not end the loop."""
 
     def __init__(self, runtime: Runtime, name: str) -> None:
-        super().__init__(name=name, daemon=True)
         self.runtime = runtime
+        self.name = name
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to take turns, in a thread of its own."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for its end."""
+        self._thread.join(timeout_s)
 
     def turn(self) -> None:
         """One round of work; waits for something to do by itself."""
@@ -26,7 +35,7 @@ class Loop(threading.Thread):
     def wake(self) -> None:
         """Make a waiting turn return (called when the agent stops)."""
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Turns until the end."""
         runtime = self.runtime
         while not runtime.stop.is_set():

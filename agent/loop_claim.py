@@ -24,7 +24,8 @@ class ClaimLoop(Loop):
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime, "claim")
         self._lock = threading.Lock()
-        self._listener: Interrupt | None = None
+        self._waiting: Interrupt | None = None
+        self._only_listens = False
 
     def turn(self) -> None:
         """Claim when there is room, else wait for room or attention."""
@@ -48,8 +49,12 @@ class ClaimLoop(Loop):
     def make_room_known(self, *, force: bool = False) -> None:
         """There is room again: a call that only listens is ended, so that a claim can be made."""
         with self._lock:
-            if self._listener is not None and (force or self.runtime.claims.want()):
-                self._listener.cut()
+            # A claim is never cut while the agent goes on: its answer may be leases.
+            waiting = self._waiting
+            if waiting is None or not (force or self._only_listens):
+                return
+            if force or self.runtime.claims.want():
+                waiting.cut()
 
     def _wait_s(self) -> float:
         # Ending with the next heartbeat lets both share one connection.
@@ -63,7 +68,7 @@ class ClaimLoop(Loop):
     def _claim(self, body: dict[str, object]) -> int:
         """Send it; how many leases came."""
         runtime = self.runtime
-        interrupt = self._watched()
+        interrupt = self._watched(only_listens=False)
         started = time.monotonic()
         try:
             runtime.journal.sync()
@@ -102,7 +107,7 @@ class ClaimLoop(Loop):
             )
 
     def _listen(self, wait_s: float) -> None:
-        interrupt = self._watched()
+        interrupt = self._watched(only_listens=True)
         try:
             if self.runtime.claims.want():
                 return
@@ -121,12 +126,12 @@ class ClaimLoop(Loop):
         self.runtime.attend(answer)
         self.runtime.stop.wait(min(float(answer.get("poll_s") or 0.0), 15.0) or 0.05)
 
-    def _watched(self) -> Interrupt:
+    def _watched(self, *, only_listens: bool) -> Interrupt:
         interrupt = Interrupt()
         with self._lock:
-            self._listener = interrupt
+            self._waiting, self._only_listens = interrupt, only_listens
         return interrupt
 
     def _unwatched(self) -> None:
         with self._lock:
-            self._listener = None
+            self._waiting = None

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from airavata_scheduler.agent.runtime import Runtime
 
 
+_AHEAD = 64
+
+
 class LaunchLoop(Loop):
     """Nothing is started before its `launching` record is on the disk."""
 
@@ -80,12 +83,22 @@ class LaunchLoop(Loop):
         self.runtime.book.set_phase(held, REPORTING)
         self.runtime.reports.add(held, item)
 
+    def _journal(self, fresh: list[Held]) -> None:
+        """`launching` says that a payload may have started: for those that come next it may be
+        said ahead, so that short tasks do not wait for the disk one by one."""
+        if not fresh:
+            return
+        fresh = fresh + self.runtime.book.next_scripts(_AHEAD)
+        self.runtime.journal.commit({"t": "launching", "leases": [held.lease for held in fresh]})
+        for held in fresh:
+            held.journalled = True
+
     def _launch(self, scripts: list[Held]) -> None:
         if not scripts:
             return
         runtime = self.runtime
         runtime.crash_point("launch.before")
-        runtime.journal.commit({"t": "launching", "leases": [held.lease for held in scripts]})
+        self._journal([held for held in scripts if not held.journalled])
         runtime.crash_point("launch.journalled")
         orders = []
         for held in scripts:

@@ -71,6 +71,10 @@ class WatchLoop(Loop):
             self._sweep()
 
     def _hear(self, message: Json) -> None:
+        for lease in message.get("over", ()):
+            over = self._watched.get(lease)
+            if over is not None:
+                self.runtime.book.free_share(over)
         name = str(message.get("launched") or message.get("exit") or message.get("worker"))
         held = self._watched.get(name)
         if held is None:

@@ -6,7 +6,7 @@ no state that matters (wrappers and workers write their own files), and may be k
 
 Orders over `shepherd.sock` (frames): {"hello"}, {"launch": [order…]}, {"worker": order},
 {"retire"}. Told to every connected agent: {"launched", "pid", "ticks"}, {"worker", "pid", "ticks"},
-{"exit", "status"}.
+{"over": [lease…]} when payloads ended, {"exit", "status"} when their wrappers did.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Shepherd:
         self._agents: dict[int, tuple[socket.socket, FrameReader]] = {}
         self._children: dict[int, str] = {}
         self._worker_folders: dict[int, Path] = {}
+        self._over_r, self._over_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._over = b""
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -58,7 +60,7 @@ class Shepherd:
             quiet = not self._agents and not self._children
             if quiet and self._server is None:
                 return
-            watched = [self._wake_r, *self._agents]
+            watched = [self._wake_r, self._over_r, *self._agents]
             if self._server is not None:
                 watched.append(self._server.fileno())
             readable, _, _ = select.select(watched, [], [], _LONELY_S if quiet else None)
@@ -73,6 +75,8 @@ class Shepherd:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_r, 4096)
             self._reap()
+        elif fd == self._over_r:
+            self._pass_on_over()
         elif self._server is not None and fd == self._server.fileno():
             client, _ = self._server.accept()
             self._agents[client.fileno()] = (client, FrameReader())
@@ -111,7 +115,7 @@ class Shepherd:
             self._tell({"exit": lease, "status": 0})
             return
         if pid == 0:
-            self._become(lambda: Wrapper(order).run())
+            self._become(lambda: Wrapper(order, self._over_w).run())
         self._children[pid] = lease
         self._tell({"launched": lease, "pid": pid, "ticks": processes.start_ticks(pid)})
 
@@ -155,6 +159,11 @@ class Shepherd:
             with contextlib.suppress(OSError, ValueError):
                 sys.stderr.flush()
             os._exit(status)
+
+    def _pass_on_over(self) -> None:
+        *leases, self._over = (self._over + os.read(self._over_r, 1 << 16)).split(b"\n")
+        if leases:
+            self._tell({"over": [lease.decode() for lease in leases]})
 
     def _reap(self) -> None:
         while True:

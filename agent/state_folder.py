@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airavata_scheduler.agent.faults import FolderBusy, NotEnrolled, UnsafeFolder
-from airavata_scheduler.agent.framing import compact, read_json, replace_file
+from airavata_scheduler.agent.framing import compact, read_json, replace_file, sync_folder
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,7 @@ class StateFolder:
         replace_file(
             self.path / "identity.json", compact(dataclasses.asdict(identity)), durable=True
         )
+        sync_folder(self.path)
 
     def pending_secret(self) -> str:
         """The secret of an enrolment under way: the same again after a lost answer or a crash."""
@@ -145,6 +146,7 @@ class StateFolder:
             return str(known["secret"])
         secret = secrets.token_hex(32)
         replace_file(path, compact({"secret": secret}), durable=True)
+        sync_folder(self.path)
         return secret
 
     def end_enrolment(self) -> None:
