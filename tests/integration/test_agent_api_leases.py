@@ -11,6 +11,7 @@ import pytest
 from airavata_scheduler.functions import agent_sessions
 from airavata_scheduler.functions.agent_shedding import load
 from airavata_scheduler.models import epoch, flow
+from airavata_scheduler.models.database import database
 from airavata_scheduler.models.tables import Agent, AgentSession, ComputeResource, Task
 from airavata_scheduler.queue.announce import announce
 from tests.api import Api, MakeApi
@@ -285,6 +286,24 @@ def test_long_polls_hold_a_quarter_of_the_threads(make_api: MakeApi) -> None:
 
     assert took_s < 2.0
     assert answer["poll_s"] >= 2.0
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"])
+def test_a_long_poll_holds_no_database_connection(make_api: MakeApi) -> None:
+    """While a claim waits, its connection is in the pool for requests that do not wait."""
+    wire = Wire.enrolled(make_api(API_THREADS="4"))
+    database.close()
+    waiting = threading.Thread(target=lambda: wire.claim(1, wait_s=5))
+    waiting.start()
+    wait_until(lambda: load._waiting == 1, message="the long-poll")
+    lowest = wait_until(
+        lambda: load._waiting == 1 and not database.obj._in_use,
+        timeout_s=3,
+        message="the connection's return",
+    )
+    waiting.join()
+
+    assert lowest
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

@@ -456,6 +456,19 @@ def test_a_lease_that_went_back_may_still_deliver(wire: Wire) -> None:
     assert words(wire.report(completed(lease))) == ["superseded"]
 
 
+def test_an_older_attempt_of_the_same_agent_is_fenced(wire: Wire) -> None:
+    """The same agent with a newer attempt of the task: its older lease may write nothing."""
+    older = one_lease(wire, sweep("1..1"))
+    wire.ok("POST", "/leases/release", {"leases": [older], "reason": "drain"})
+    Task.update(available_at=0).execute()
+    newer = wire.claim(1)["leases"][0]["lease"]
+    answers = [wire.patch_log(older, 0, b"x"), wire.put_artifact(older, "R", "r", b"x")]
+
+    assert newer.split(".")[0] == older.split(".")[0]
+    assert [(a.status_code, a.json["code"]) for a in answers] == [(409, "lease_superseded")] * 2
+    assert wire.patch_log(newer, 0, b"x").status_code == 202
+
+
 @pytest.mark.parametrize("database_kind", ["sqlite"])
 def test_a_store_that_is_away(wire: Wire) -> None:
     """Where the storage cannot be written an upload is answered 503, to be tried again."""
