@@ -65,7 +65,7 @@ _NONE = "None. Run one: airavata experiment run FILE --watch"
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
 @pass_session
 def list_(session: Session, state: str | None, owner: str | None, limit: int) -> None:
-    """List experiments, newest first; all of your projects unless one is named."""
+    """List experiments, newest first."""
     found = session.client.experiments.list(
         limit=limit,
         project=session.flags.get("project"),
@@ -105,7 +105,10 @@ def status(session: Session, name: str) -> None:
         output.line(f"{progress.rate_per_s:.3g} tasks/s{left}")
     if found.error:
         output.line(f"Error: {found.error}")
-    names = ("completed", "running", "queued", "waiting", "failed", "skipped", "cancelled")
+    names = (
+        *("completed", "failed", "skipped", "cancelled"),
+        *("finalizing", "running", "leased", "queued", "pending", "waiting"),
+    )
     rows = [{"task": node.name, "total": node.total, **node.counts} for node in progress.nodes]
     shown_names = [name for name in names if any(row.get(name) for row in rows)]
     columns = [column("TASK"), column("TOTAL", is_number=True)]

@@ -141,7 +141,7 @@ def _print_preview(session: Session, preview: dict[str, Any]) -> None:
 
 def _print_site(session: Session, site: dict[str, Any]) -> None:
     if site.get("eligible"):
-        session.output.line(f"may run on {site['name']}: {site.get('agents')} agents are there")
+        session.output.line(f"may run on {site['name']}; agents online: {site.get('agents')}")
         return
     for reason in site.get("reasons") or []:
         session.output.line(f"cannot run on {site['name']}: {cell(reason.get('detail'))}")

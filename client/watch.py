@@ -14,7 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airavata_scheduler.client.errors import ClientError, NotAllowedError, NotFoundError
+from airavata_scheduler.client.errors import (
+    ClientError,
+    NotAllowedError,
+    NotFoundError,
+    UnreachableError,
+)
 from airavata_scheduler.client.output import Output, display_width, one_line, span
 from airavata_scheduler.client.records import TERMINAL_STATES, Progress
 
@@ -27,6 +32,8 @@ _TICK_S = 0.5
 _LINE_EVERY_S = 5.0
 _RECONNECT_S = 2.0
 _LONGEST_RECONNECT_S = 15.0
+# A restart or an upgrade of the server takes minutes; a watch outlives it, but not for ever.
+_SERVER_AWAY_S = 600.0
 # A stream that a proxy holds back shows nothing; this often the plain request is asked as well.
 _ASK_EVERY_S = 10.0
 Show = Callable[[Progress, str | None], None]
@@ -43,13 +50,14 @@ def follow(
     """Watch until the experiment ends (True) or `timeout_s` seconds are over (False).
 
     `show(progress, why)` is called on every tick; `why` says why nothing moves, None while it does.
-    Raises the `ClientError` of the first request, and `NotFoundError` when it is deleted meanwhile.
+    Raises the `ClientError` of a request that is refused (the experiment was deleted, the login
+    ended), and `UnreachableError` when the server is away for longer than ten minutes.
     """
     experiment_id = experiments.get(name).id
     reader = _EventReader(experiments, experiment_id)
     still = _Stillness(experiments, experiment_id, clock)
     progress = experiments.progress(experiment_id)
-    asked_at = started_at = clock()
+    heard_at = asked_at = started_at = clock()
     reader.start()
     try:
         while True:
@@ -62,22 +70,25 @@ def follow(
                 return False
             newer = reader.next(_TICK_S)
             if newer is None and (reader.has_ended or clock() - asked_at > _ASK_EVERY_S):
-                newer = _asked(experiments, experiment_id)
+                newer = _asked(
+                    experiments, experiment_id, may_fail=clock() - heard_at < _SERVER_AWAY_S
+                )
                 asked_at = clock()
                 if newer is None or newer.state not in TERMINAL_STATES:
                     reader.restart_if_ended()
-            progress = newer or progress
+            if newer is not None:
+                progress, heard_at = newer, clock()
     finally:
         reader.stop()
 
 
-def _asked(experiments: Experiments, experiment_id: str) -> Progress | None:
-    """The progress by a plain request; None while the server is away."""
+def _asked(experiments: Experiments, experiment_id: str, *, may_fail: bool) -> Progress | None:
+    """The progress by a plain request; None while the server is away and `may_fail`."""
     try:
         return experiments.progress(experiment_id)
-    except (NotFoundError, NotAllowedError):
-        raise
-    except ClientError:
+    except UnreachableError:
+        if not may_fail:
+            raise
         return None
 
 
