@@ -166,7 +166,7 @@ def test_passwords_are_kept_as_argon2id(api: Api) -> None:
     """The stored form says the algorithm and holds no trace of the password."""
     bootstrapped(api)
 
-    stored = User.get(User.name == "ada").password_hash
+    stored = str(User.get(User.name == "ada").password_hash)
 
     assert stored.startswith("$argon2id$")
     assert PASSWORD not in stored

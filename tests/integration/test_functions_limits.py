@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -142,10 +144,10 @@ def test_a_forged_address_makes_no_new_bucket(make_api: MakeApi) -> None:
 
 
 @pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What the log writes, as in production."""
     written = io.StringIO()
-    monkeypatch.setattr(request_log.sys, "stderr", written)
+    monkeypatch.setattr(sys, "stderr", written)
     before = structlog.get_config()
     request_log.configure("info", redirect=False)
     try:

@@ -75,7 +75,9 @@ def test_each_operation_says_what_it_does(document: dict[str, Any]) -> None:
             for status, response in operation["responses"].items()
             if status[0] in "45" and "application/problem+json" in response.get("content", {})
         ]
-        expected = [] if ROUTES[name].who == "anyone" else [{ROUTES[name].who: []}]
+        expected: list[dict[str, list[str]]] = (
+            [] if ROUTES[name].who == "anyone" else [{ROUTES[name].who: []}]
+        )
         if not operation.get("summary"):
             lacking.append((name, "summary"))
         if not any(status.startswith("2") for status in statuses):

@@ -93,6 +93,17 @@ def test_an_ambiguous_prefix_is_refused(api: Api) -> None:
     assert first["id"] in answer.json["hint"]
 
 
+def test_a_prefix_is_ambiguous_only_among_what_you_may_see(api: Api) -> None:
+    """Somebody else's project of the same moment neither disturbs nor shows."""
+    ada, eve = api.user("ada"), api.user("eve")
+    mine, theirs = api.project(ada, "one"), api.project(eve, "two")
+    assert mine["id"][:6] == theirs["id"][:6]
+
+    answer = ada.get(f"/projects/{mine['id'][:6]}")
+
+    assert answer.json["name"] == "one"
+
+
 @pytest.mark.parametrize("asked", ["x" * 300, "%00", "a%0Ab", "%F0%9F%92%A5", "0" * 35, "-" * 8])
 def test_names_that_fit_nothing_are_not_found(api: Api, asked: str) -> None:
     """No text in a path is a fault of the server, whatever the database thinks of it."""

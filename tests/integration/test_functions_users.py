@@ -123,6 +123,18 @@ def test_disabling_ends_logins_at_once(api: Api) -> None:
     assert ada.get("/users/me").status_code == 401
 
 
+def test_a_disabled_user_is_out_whatever_became_of_the_logins(api: Api) -> None:
+    """The user's own state is read at each request, also for a login that raced the disabling."""
+    ada = api.user("ada")
+    User.update(state="disabled").where(User.id == ada.id).execute()
+
+    access = ada.get("/users/me")
+    refreshed = api.nobody.post("/auth/refresh", {"refresh_token": ada.tokens["refresh_token"]})
+
+    assert access.status_code == 401
+    assert refreshed.status_code == 401
+
+
 def test_the_last_administrator_stays(api: Api) -> None:
     """Neither disabling nor demoting may leave a deployment without an administrator."""
     admin = api.admin("root")
