@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,13 @@ class Campaign:
             f"{event} {number}" for event in ("start", "end") for number in range(1, self.tasks + 1)
         )
         assert self.counts() == expected
+
+
+@pytest.fixture(autouse=True)
+def release(folder: Path) -> Iterator[None]:
+    """Payloads outlive everything by design: let them end even where the test failed."""
+    yield
+    (folder / "go").touch()
 
 
 def test_a_killed_agent_takes_its_running_tasks_up_again(local: LocalSystem, folder: Path) -> None:
