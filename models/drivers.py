@@ -7,6 +7,7 @@ of every driver alike: ids as `str`, bytes as `bytes`, whole decimals (a SUM) as
 from __future__ import annotations
 
 import select
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ STATEMENT_TIMEOUT_S = 60
 LOCK_TIMEOUT_S = 10
 SQLITE_BUSY_TIMEOUT_S = 30
 SQLITE_CACHE_KIB = 16384
+SQLITE_WAL_RETRY_S = 0.02
 POOL_WAIT_S = 10
 # After a connect that took this long in vain, others fail at once for as long, one tries again.
 SLOW_CONNECT_S = 1.0
@@ -226,6 +228,20 @@ class MySQL(_Guarded, pool.PooledMySQLDatabase):  # type: ignore[misc]
 
 class SQLite(_Guarded, pool.PooledSqliteDatabase):  # type: ignore[misc]
     """SQLite 3.35 or later in one file, in WAL mode."""
+
+    def _set_pragmas(self, conn: sqlite3.Connection) -> None:
+        # Only one process can turn a new file to WAL; the others are told "locked" at once, for the
+        # busy time-out does not hold here.
+        deadline_s = time.monotonic() + SQLITE_BUSY_TIMEOUT_S
+        while True:
+            try:
+                super()._set_pragmas(conn)
+                return
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline_s:
+                    raise
+            time.sleep(SQLITE_WAL_RETRY_S)
 
 
 def open_pool(address: DatabaseAddress, *, max_connections: int) -> PostgreSQL | MySQL | SQLite:

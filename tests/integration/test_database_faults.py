@@ -166,6 +166,28 @@ def test_a_locked_sqlite_file_is_busy_not_broken(sqlite_url: str, tmp_path: Path
     assert not pool.in_transaction()
 
 
+def test_a_new_sqlite_file_that_another_program_has_locked_is_waited_for(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """Two programs that meet at a new file both get it: who finds it locked tries again."""
+    answers: list[object] = []
+
+    def second() -> None:
+        db.connect(sqlite_url)
+        answers.append(migrations.upgrade())
+
+    thread = threading.Thread(target=second)
+    with closing(sqlite3.connect(tmp_path / "airavata.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+        other.execute("ROLLBACK")
+    thread.join(30)
+
+    assert answers == [["initial"]]
+
+
 def test_every_connection_in_use_is_unavailable(fresh_database: str) -> None:
     """A thread that gets no connection in time is told to come again, in our words."""
     pool = db.database.obj
