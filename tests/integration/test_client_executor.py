@@ -207,11 +207,20 @@ def test_large_arguments_and_results_go_as_files(executor: Executor) -> None:
     )
 
 
-def test_the_same_function_is_registered_once(executor: Executor) -> None:
-    """Many submits of one function make one version."""
+def test_the_same_function_is_registered_once(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many submits of one function send it once, and make one version."""
+    functions = executor._client.functions
+    register, sent = functions.register, []
+    monkeypatch.setattr(
+        functions, "register", lambda **body: (sent.append(body["name"]), register(**body))[1]
+    )
+
     for future in [executor.submit(double, x) for x in range(20)]:
         future.result(20)
 
+    assert sent == ["double"]
     assert FunctionVersion.select().count() == 1
 
 
