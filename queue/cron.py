@@ -63,6 +63,7 @@ def due(entries: tuple[Entry, ...], *, redis_is_up: bool) -> list[tuple[Entry, b
     return found
 
 
+@database.retried
 def take(entry: Entry) -> bool:
     """Take the entry's turn; False if some process took it less than its gap ago.
 
@@ -70,11 +71,24 @@ def take(entry: Entry) -> bool:
     """
     now = database.now_sql()
     with database.transaction():
-        insert_rows(
-            "deployment", ("name", "value", "at"), [(entry.row, "", 0)], on_conflict="nothing"
-        )
         taken = database.change(
             f"UPDATE deployment SET at = {now} WHERE name = %s AND at <= {now} - %s",  # noqa: S608
             (entry.row, int(entry.gap_s * 1000)),
         )
-    return taken == 1
+    return taken == 1 or _first_turn(entry)
+
+
+def _first_turn(entry: Entry) -> bool:
+    """Make the entry's row, which counts as its first turn; False where it is there already.
+
+    Outside the update's transaction: two that wait for each other's row would be a deadlock.
+    """
+    if database.execute("SELECT 1 FROM deployment WHERE name = %s", (entry.row,)):
+        return False
+    made = insert_rows(
+        "deployment",
+        ("name", "value", "at"),
+        [(entry.row, "", database.now_ms())],
+        on_conflict="nothing",
+    )
+    return made == 1

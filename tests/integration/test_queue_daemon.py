@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -82,8 +83,12 @@ def _runs(process: subprocess.Popen[bytes]) -> bool:
 
 def queue_workers(process: subprocess.Popen[bytes]) -> list[int]:
     """The pids of a daemon's worker processes (not Python's own resource tracker)."""
-    children = psutil.Process(process.pid).children()
-    return [child.pid for child in children if "spawn_main" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):  # it may end, or be a zombie, meanwhile
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child.pid)
+    return found
 
 
 def registered_workers() -> int:
