@@ -212,10 +212,14 @@ def test_the_same_function_is_registered_once(
 ) -> None:
     """Many submits of one function send it once, and make one version."""
     functions = executor._client.functions
-    register, sent = functions.register, []
-    monkeypatch.setattr(
-        functions, "register", lambda **body: (sent.append(body["name"]), register(**body))[1]
-    )
+    register = functions.register
+    sent: list[str] = []
+
+    def counted(**body: Any) -> Any:
+        sent.append(body["name"])
+        return register(**body)
+
+    monkeypatch.setattr(functions, "register", counted)
 
     for future in [executor.submit(double, x) for x in range(20)]:
         future.result(20)
