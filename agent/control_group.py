@@ -24,6 +24,7 @@ class ControlGroup:
         self._cpu = cpu
         self._memory: Path | None = None
         self._folders: list[Path] = []
+        self._home: list[Path] = []  # the wrapper's own groups
 
     @property
     def is_limited(self) -> bool:
@@ -38,10 +39,12 @@ class ControlGroup:
             self._make_v2() if (_V2 / "cgroup.controllers").exists() else self._make_v1()
 
     def join(self) -> None:
-        """Move the calling process in; done by the payload before it becomes itself."""
-        for folder in self._folders:
-            with contextlib.suppress(OSError):
-                (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+        """Move the calling process in, so that what it starts is born in here."""
+        _enter(self._folders)
+
+    def leave(self) -> None:
+        """Move the calling process back to where it came from."""
+        _enter(self._home)
 
     def was_out_of_memory(self) -> bool:
         """Whether the kernel killed something in here for memory."""
@@ -78,20 +81,26 @@ class ControlGroup:
 
     def _make_v1(self) -> None:
         # Beneath the agent's own groups, so that limits on the agent hold for payloads too.
-        memory = _own(_V1_MEMORY, "memory") / self._name
+        home = _own(_V1_MEMORY, "memory")
+        memory = home / self._name
         memory.mkdir()
+        self._home.append(home)
         self._folders.append(memory)
         (memory / "memory.limit_in_bytes").write_text(str(self._ram_bytes), encoding="ascii")
         self._memory = memory
         if self._cpu:
-            cpu = _own(_V1_CPU, "cpu") / self._name
+            home = _own(_V1_CPU, "cpu")
+            cpu = home / self._name
             cpu.mkdir()
+            self._home.append(home)
             self._folders.append(cpu)
             (cpu / "cpu.shares").write_text(str(1024 * self._cpu), encoding="ascii")
 
     def _make_v2(self) -> None:
-        folder = _own(_V2, "") / self._name
+        home = _own(_V2, "")
+        folder = home / self._name
         folder.mkdir()
+        self._home.append(home)
         self._folders.append(folder)
         (folder / "memory.max").write_text(str(self._ram_bytes), encoding="ascii")
         self._memory = folder
@@ -102,6 +111,12 @@ class ControlGroup:
                 (folder / "cpu.weight").write_text(
                     str(min(10000, 100 * self._cpu)), encoding="ascii"
                 )
+
+
+def _enter(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            (folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
 
 
 def _lines(path: Path) -> list[str]:

@@ -117,7 +117,7 @@ def _address(folder: int, path: Path) -> str:
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
-    """Write `path` whole or not at all (0600); `durable`: the bytes are on the disk before its name."""
+    """Write `path` whole or not at all (0600); `durable`: its bytes reach the disk first."""
     temporary = path.with_name(path.name + ".new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:

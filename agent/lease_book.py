@@ -188,7 +188,8 @@ class LeaseBook:
             passed: deque[Held] = deque()
             while self._ready and len(taken) < limit and self._has_room():
                 held = self._ready.popleft()
-                if self._reserve(held):
+                # What can never fit is taken as well: whoever launches refuses it.
+                if self._reserve(held) or self.fits_ever(held.spec) is not None:
                     self._ready_idlers -= not cores_of(held.spec)
                     taken.append(held)
                     continue

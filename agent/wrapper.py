@@ -16,6 +16,7 @@ import os
 import resource
 import select
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ class Wrapper:
             signal.signal(number, self._noted)
         processes.become_subreaper()
         started = processes.uptime_s()
+        os.umask(0o022)
         self._group.make()
         try:
             self._launch()
@@ -95,11 +97,48 @@ class Wrapper:
         fd = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o700)
         with os.fdopen(fd, "wb") as file:
             file.write(str(self._order["script"]).encode())
-        pid = os.fork()
-        if pid == 0:
-            _become_payload(self._order, self._folder, script, self._group)
-        self._pid = pid
-        self._ticks = processes.start_ticks(pid) or 0
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if self._order.get("nice"):
+            os.nice(int(self._order["nice"]))
+        # The payload is born inside its control group; the wrapper goes back out of it.
+        self._group.join()
+        try:
+            self._spawn(script)
+        finally:
+            self._group.leave()
+
+    def _spawn(self, script: Path) -> None:
+        """Start the payload in a session of its own; one that cannot be started ends with 127."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        streams = [os.open(self._folder / name, flags, 0o600) for name in ("stdout", "stderr")]
+        environment = {str(key): str(value) for key, value in self._order["environment"].items()}
+        first_line = str(self._order["script"]).split("\n", 1)[0]
+        try:
+            self._start(_command(script, first_line), streams, environment)
+        except PermissionError:
+            # The work folder's file system is mounted noexec: name the interpreter ourselves.
+            self._start([*_interpreter(first_line), str(script)], streams, environment)
+        except OSError as error:
+            text = f"airavata agent: the script cannot be started: {error} ({first_line[:200]})\n"
+            os.write(streams[1], text.encode(errors="replace"))
+            self._status = 127 << 8
+        finally:
+            for fd in streams:
+                os.close(fd)
+
+    def _start(self, command: list[str], streams: list[int], environment: dict[str, str]) -> None:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=streams[0],
+            stderr=streams[1],
+            cwd=self._folder / "work",
+            env=environment,
+            start_new_session=True,
+        )
+        self._pid = process.pid
+        self._ticks = processes.start_ticks(process.pid) or 0
+        process.returncode = 0  # it is this class that waits for it, not Popen
 
     def _tell_payload(self, started: float) -> None:
         document = {
@@ -157,8 +196,10 @@ class Wrapper:
         self._signal_all(signal.SIGTERM)
 
     def _signal_all(self, number: int) -> None:
-        with contextlib.suppress(OSError):
-            os.killpg(self._pid, number)
+        if self._pid and self._status is None:
+            # Not after its end: the number may belong to somebody else's group by then.
+            with contextlib.suppress(OSError):
+                os.killpg(self._pid, number)
         for pid, ticks in processes.descendants(os.getpid()).items():
             processes.send(pid, ticks, number)
 
@@ -230,55 +271,12 @@ class Wrapper:
         replace_file(self._folder / "exit.json", compact(document), durable=True)
 
 
-def _become_payload(order: Json, folder: Path, script: Path, group: ControlGroup) -> None:
-    """In the payload's own process: take its place, or say on stderr why not. Never returns."""
-    try:
-        os.setsid()
-        signal.set_wakeup_fd(-1)
-        for number in (
-            signal.SIGCHLD,
-            signal.SIGTERM,
-            signal.SIGINT,
-            signal.SIGHUP,
-            signal.SIGPIPE,
-        ):
-            signal.signal(number, signal.SIG_DFL)
-        group.join()
-        _open_streams(folder)
-        os.chdir(folder / "work")
-        os.umask(0o022)
-        if order.get("nice"):
-            os.nice(int(order["nice"]))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        environment = {str(key): str(value) for key, value in order["environment"].items()}
-        _execute(script, str(order["script"]).split("\n", 1)[0], environment)
-    except (OSError, ValueError) as error:
-        first = str(order["script"]).split("\n", 1)[0][:200]
-        text = f"airavata agent: the script cannot be started: {error} (first line: {first})\n"
-        os.write(2, text.encode(errors="replace"))
-    finally:
-        os._exit(127)
+def _command(script: Path, first_line: str) -> list[str]:
+    return [str(script)] if first_line.startswith("#!") else ["/bin/sh", str(script)]
 
 
-def _execute(script: Path, first_line: str, environment: dict[str, str]) -> None:
-    if not first_line.startswith("#!"):
-        os.execve("/bin/sh", ["/bin/sh", str(script)], environment)  # noqa: S606
-    try:
-        os.execve(script, [str(script)], environment)  # noqa: S606
-    except PermissionError:
-        # The work folder's file system is mounted noexec: name the interpreter ourselves.
-        words = first_line[2:].strip().split(None, 1)
-        if not words:
-            raise
-        os.execve(words[0], [*words, str(script)], environment)  # noqa: S606
-
-
-def _open_streams(folder: Path) -> None:
-    """The three standard streams; all other descriptors of ours close by themselves at the exec."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-    for number, stream in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(folder / stream, flags, 0o600), number)
+def _interpreter(first_line: str) -> list[str]:
+    return first_line[2:].strip().split(None, 1) or ["/bin/sh"]
 
 
 def write_refused_start(folder: Path, message: str, boot_id: str) -> None:

@@ -1,4 +1,4 @@
-"""An in-memory twin of `/agent/v1`, for tests of the agent: small, strict about fences, faulty on order.
+"""An in-memory twin of `/agent/v1`: small, strict about fences, faulty on order.
 
 Tasks are added by tests; each ends in at most one accepted result. Faults are scripted per path:
 `lose` (the deed is done, the answer is not sent), `reset` (nothing is done, the line breaks),
@@ -107,9 +107,9 @@ class AgentApi:
     def __exit__(self, *_: object) -> None:
         """Stop listening."""
         assert self._server is not None
-        with self.lock:
-            for fault in self.faults:
-                fault.gate.set()
+        # Without the lock: a handler that waits for the gate does not hold it.
+        for fault in self.faults:
+            fault.gate.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -122,7 +122,7 @@ class AgentApi:
     # What tests do
 
     def add(self, script: str | None = None, **more: Any) -> str:
-        """Queue one task; its id. `more`: spec keys, and environment, arguments, timeout_s, gate."""
+        """Queue one task; its id. `more`: spec keys, environment, arguments, timeout_s, gate."""
         task_id = str(uuid.uuid4())
         spec: Json = {
             "kind": "script" if script is not None else "python",
@@ -200,15 +200,15 @@ class AgentApi:
         self, method: str, path: str, query: Json, body: Any, headers: Any
     ) -> tuple[int, Any]:
         """One call."""
-        if path == "/enroll":
-            return 201, self._enroll(body)
-        if path == "/token":
-            return 200, self._token(body)
+        if path in ("/enroll", "/token"):
+            return 200, self._enroll(body) if path == "/enroll" else self._token(body)
         if headers.get("Authorization", "").removeprefix("Bearer ") not in self.tokens:
             raise Problem(401, "token_expired")
         if self.state == "revoked":
             raise Problem(401, "agent_revoked")
-        simple: dict[str, Callable[[Json], Json]] = {
+        if path not in ("/session", "/rotate", "/unenroll"):
+            self._check_session(headers)
+        deeds: dict[str, Callable[[Json], Json]] = {
             "/session": self._session,
             "/leases/claim": self._claim,
             "/leases/start": self._start,
@@ -219,10 +219,11 @@ class AgentApi:
             "/unenroll": self._unenroll,
             "/session/end": lambda _body: {"ended": True},
         }
-        if path != "/session" and path in simple and path not in ("/rotate", "/unenroll"):
-            self._check_session(headers)
-        if path in simple:
-            return 200, simple[path](body)
+        if path in deeds:
+            return 200, deeds[path](body)
+        return self._bytes(path, query, body, headers)
+
+    def _bytes(self, path: str, query: Json, body: bytes, headers: Any) -> tuple[int, Any]:
         if path.startswith("/blobs/"):
             return 200, self.blobs[path.removeprefix("/blobs/")]
         match = _LEASE.match(path)
@@ -297,7 +298,7 @@ class AgentApi:
         return self.verdicts.get(lease, "keep")
 
     def _task_of(self, lease: str) -> Task | None:
-        return self.tasks.get(lease.split(".")[0])
+        return self.tasks.get(lease.partition(".")[0])
 
     def _claim(self, body: Json) -> Json:
         deadline = time.monotonic() + min(float(body["wait_s"]), 5.0)

@@ -1,0 +1,195 @@
+"""The network and the API fail: lost answers, 503, resets, ended sessions, revocation, epochs."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+from tests.agent_api import AgentApi
+from tests.agent_process import AgentProcess
+from tests.waiting import wait_until
+
+
+def test_lost_answers_cost_nothing(twin: AgentApi, agent: AgentProcess) -> None:
+    """The deed was done and its answer lost: the same key again, no second lease, no second result."""
+    for path in ("/enroll", "/token", "/session", "/leases/claim", "/leases/start", "/reports"):
+        twin.fault(path, "lose")
+    open_task = twin.add(agent.note("open"))
+    closed = twin.add(agent.note("closed"), gate="closed")
+
+    agent.start()
+    agent.done()
+
+    assert sorted(agent.lines()) == ["closed", "open"]
+    assert {twin.tasks[t].attempt for t in (open_task, closed)} == {1}
+    claims = [body["claim_id"] for body in twin.bodies("/leases/claim") if body["max"]]
+    assert len(claims) > len(set(claims))
+
+
+def test_refusals_that_pass_are_tried_again(twin: AgentApi, agent: AgentProcess) -> None:
+    """503 with Retry-After, 429 and broken lines delay work, they do not fail it."""
+    twin.fault("/leases/claim", "status", status=503, retry_after="0")
+    twin.fault("/reports", "status", status=429, code="rate_limited", retry_after="0")
+    twin.fault("/reports", "reset")
+    twin.fault("/leases/", "reset")
+    task = twin.add(agent.note("ran", "echo x > out"), outputs={"O": "out"})
+
+    agent.start()
+    agent.done()
+
+    assert (twin.result(task) or {})["outcome"] == "completed"
+    assert agent.lines() == ["ran"]
+
+
+def test_one_bad_item_does_not_block_the_others(twin: AgentApi, agent: AgentProcess) -> None:
+    """A whole report that is refused is cut in halves until only the bad item is left."""
+    tasks = [twin.add(agent.note(str(n))) for n in range(3)]
+    twin.fault("/reports", "status", status=422, code="malformed")
+
+    agent.start()
+    agent.done()
+
+    outcomes = sorted((twin.result(task) or {})["outcome"] for task in tasks)
+    assert outcomes in (["completed"] * 3, ["completed", "completed", "failed"])
+
+
+def test_an_ended_session_is_opened_again(twin: AgentApi, agent: AgentProcess) -> None:
+    """The server forgot the session: a new one with the full list, the payload goes on."""
+    task = twin.add(agent.note("ran", "sleep 2"))
+    agent.start()
+    wait_until(agent.lines, message="the script's start")
+
+    with twin.lock:
+        twin.ended_sessions.add(twin.session_id)
+    agent.done()
+
+    assert len(twin.sessions) == 2
+    assert [line["lease"] for line in twin.sessions[1]["leases"]] == [twin.tasks[task].lease]
+    assert agent.lines() == ["ran"]
+
+
+def test_the_loser_of_a_cloned_folder_ends(twin: AgentApi, agent: AgentProcess) -> None:
+    """A newer session elsewhere: this agent ends with its own exit code."""
+    agent.start()
+    wait_until(lambda: twin.beats, message="a heartbeat")
+
+    with twin.lock:
+        twin.session_id = "another"
+
+    assert agent.wait() == 7
+
+
+def test_a_revoked_agent_stops_and_forgets(twin: AgentApi, agent: AgentProcess) -> None:
+    """Revoked: payloads end, the secret is wiped, the exit code says so."""
+    twin.add(agent.note("ran", "sleep 300"))
+    agent.start()
+    wait_until(agent.lines, message="the script's start")
+
+    twin.state = "revoked"
+
+    assert agent.wait() == 3
+    assert not (agent.home / "identity.json").exists()
+
+
+def test_an_expired_token_is_renewed(twin: AgentApi, agent: AgentProcess) -> None:
+    """401 token_expired: a new token, the same call again."""
+    agent.start()
+    wait_until(lambda: twin.beats, message="a heartbeat")
+
+    with twin.lock:
+        twin.tokens.clear()
+    task = twin.add("true")
+    agent.done()
+
+    assert (twin.result(task) or {})["outcome"] == "completed"
+
+
+def test_a_new_epoch_brings_acknowledged_results_again(twin: AgentApi, agent: AgentProcess) -> None:
+    """The server lost its last commits: what it had acknowledged is reported once more."""
+    task = twin.add(agent.note("ran"))
+    agent.start()
+    agent.done()
+    wait_until(lambda: not _leases(agent), message="the acknowledgement")
+
+    with twin.lock:
+        twin.epoch = "e2"
+        twin.tasks[task].result = None
+        twin.tasks[task].state = "leased"
+    agent.done()
+
+    assert agent.lines() == ["ran"]
+    assert len(twin.tasks[task].reports) == 2
+
+
+def _leases(agent: AgentProcess) -> list[object]:
+    found: list[object] = json.loads(agent.verb("status", "--json").stdout)["leases"]
+    return found
+
+
+def test_results_wait_for_an_api_that_is_away(twin: AgentApi, agent: AgentProcess) -> None:
+    """The API refuses reports for a while: results are in the journal, also after a restart."""
+    fault = twin.fault("/reports", "status", times=10_000, retry_after="0")
+    task = twin.add(agent.note("ran"))
+    agent.start()
+    wait_until(lambda: twin.bodies("/reports"), message="a refused report")
+    agent.kill()
+    status = agent.verb("status")
+    assert "1 results wait" in status.stdout
+
+    fault.times = 0
+    agent.start()
+    agent.done()
+
+    assert agent.lines() == ["ran"]
+    assert (twin.result(task) or {})["outcome"] == "completed"
+
+
+def test_term_drains_and_gives_back_what_has_not_started(
+    twin: AgentApi, agent: AgentProcess
+) -> None:
+    """TERM: running scripts finish and are reported, waiting leases go back, exit 0."""
+    agent.home.mkdir(mode=0o700)
+    (agent.home / "policy.ini").write_text("[limits]\nmax_cpu = 1\n")
+    running = twin.add(agent.note("ran", "sleep 1.5"))
+    agent.start()
+    wait_until(agent.lines, message="the script's start")
+
+    agent.signal(signal.SIGTERM)
+
+    assert agent.wait() == 0
+    assert (twin.result(running) or {})["outcome"] == "completed"
+    assert twin.bodies("/session/end") == [{"reason": "drained"}]
+
+
+def test_a_second_term_leaves_payloads_to_be_adopted(twin: AgentApi, agent: AgentProcess) -> None:
+    """TERM twice: the agent ends at once, the payload goes on and is adopted."""
+    gate = agent.ledger.with_name("gate")
+    task = twin.add(agent.note("ran", f"while [ ! -e {gate} ]; do sleep 0.05; done"))
+    agent.start()
+    wait_until(agent.lines, message="the script's start")
+
+    agent.signal(signal.SIGTERM)
+    wait_until(lambda: "draining" in agent.log.read_text(), message="the first TERM")
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 0
+    gate.touch()
+    agent.start()
+    agent.done()
+
+    assert agent.lines() == ["ran"]
+    assert (twin.result(task) or {})["outcome"] == "completed"
+
+
+def test_an_idle_agent_holds_one_connection(twin: AgentApi, agent: AgentProcess) -> None:
+    """Polls and heartbeats take turns on one line; cancel still arrives at once."""
+    agent.start()
+    wait_until(lambda: len(twin.beats) >= 3, message="heartbeats")
+    assert agent.process is not None
+
+    assert len(_connections(agent.process.pid)) == 1
+
+
+def _connections(pid: int) -> list[str]:
+    import psutil
+
+    return [str(c.raddr) for c in psutil.Process(pid).net_connections("tcp") if c.raddr]
