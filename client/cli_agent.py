@@ -72,10 +72,10 @@ def install_line(session: Session, resource: str, name: str | None) -> None:
 
 @agent.command("approve")
 @click.argument("name")
-@click.argument("code")
+@click.option("--code", required=True, help="What the agent printed.")
 @pass_session
 def approve(session: Session, name: str, code: str) -> None:
-    """Let an agent in that enrolled without a token; CODE is what it printed."""
+    """Let an agent in that enrolled without a token."""
     changed = session.client.agents.act(name, "approve", code=code)
     session.output.done(f"Agent {changed.name} may work.", changed.raw)
 

@@ -23,6 +23,8 @@ CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 60.0
 # The sum of all waits of one request; a rolling restart of the API takes seconds.
 RETRY_FOR_S = 60.0
+# A server that never answered is more likely not there at all, or named wrongly: say so soon.
+FIRST_ANSWER_WITHIN_S = 4.0
 _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 10.0
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
@@ -82,6 +84,7 @@ class Transport:
         self._retry_for_s = retry_for_s
         self._sleep = sleep
         self._clock = clock
+        self._has_answered = False
         self._client = httpx.Client(
             base_url=self.server,
             transport=http,
@@ -213,7 +216,7 @@ class Transport:
             outcome = self._try(method, url, headers, dict(options))
             kept = isinstance(outcome, httpx.Response) and outcome.status_code < 400
             wait_s = wait_before(attempt, outcome, random.random)
-            over = self._clock() - started + wait_s > self._retry_for_s
+            over = self._clock() - started + wait_s > self._patience_s(outcome)
             if kept or over or not may_retry(outcome, repeatable=repeatable):
                 if isinstance(outcome, httpx.Response):
                     return outcome
@@ -222,6 +225,11 @@ class Transport:
                 outcome.close()
             self._sleep(wait_s)
             attempt += 1
+
+    def _patience_s(self, outcome: httpx.Response | httpx.TransportError) -> float:
+        """For how long in all to try again after `outcome`."""
+        self._has_answered = self._has_answered or isinstance(outcome, httpx.Response)
+        return self._retry_for_s if self._has_answered else FIRST_ANSWER_WITHIN_S
 
     def _try(
         self, method: str, url: str, headers: Mapping[str, str], options: dict[str, Any]

@@ -178,7 +178,7 @@ class _Stillness:
             self._since = now
             self.why = self._reason(progress)
 
-    def _reason(self, progress: Progress) -> str:
+    def _reason(self, progress: Progress) -> str | None:
         if progress.state == "PAUSED":
             return "It is paused; go on with: airavata experiment resume"
         try:
@@ -187,12 +187,12 @@ class _Stillness:
             return str(error)
 
 
-def reason_of(explanation: Any) -> str:
-    """Why an experiment or a task is where it is: the two first reasons, a line each.
+def reason_of(explanation: Any) -> str | None:
+    """Why an experiment is where it is: the two first reasons, a line each; None without any.
 
     What holds for the whole comes first, then the first task of the file that waits for something.
     """
-    return "\n".join(reasons_of(explanation)[:2]) or "The server gives no reason."
+    return "\n".join(reasons_of(explanation)[:2]) or None
 
 
 def reasons_of(explanation: Any) -> list[str]:
