@@ -53,6 +53,7 @@ from airavata_scheduler.functions import (
     users,
 )
 from airavata_scheduler.functions.bodies import StrictRequest
+from airavata_scheduler.models import counters
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import database
 from airavata_scheduler.models.errors import BadInput
@@ -128,6 +129,7 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
     app.url_map.strict_slashes = True
     connection.configure(config.redis_url)
+    counters.configure(config.sweep_window)
     streams.allow(config.api_threads)
     app.validation_error_callback = problems.raise_invalid
     request_log.register(app)

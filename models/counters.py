@@ -17,12 +17,25 @@ from airavata_scheduler.models.database import change, dialect, execute, marks
 from airavata_scheduler.models.states import NodeState, TaskState
 
 COUNTER_COLUMNS = tuple(state.name.lower() for state in TaskState)
-WINDOW = 2000  # rows of one node that wait to be claimed, unless the operator says otherwise
+DEFAULT_WINDOW = 2000
 
 _STANDING = "id, experiment_id, state, total, next_index, generation, selection, " + ", ".join(
     COUNTER_COLUMNS
 )
 _ENDED = ("completed", "failed", "cancelled", "skipped")
+
+_window = DEFAULT_WINDOW
+
+
+def configure(window: int) -> None:
+    """Set for this process how many rows of one node wait to be claimed (SWEEP_WINDOW)."""
+    global _window  # noqa: PLW0603 - a setting, read once at the start of each process
+    _window = window
+
+
+def window_rows() -> int:
+    """How many rows of one node wait to be claimed at a time."""
+    return _window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +71,9 @@ class NodeStanding:
         """Whether the node itself makes instances; those below `foreach` come of their parents."""
         return self.waiting > 0 and (self.next_index < self.total or self.selection is not None)
 
-    def wants_rows(self, window: int = WINDOW) -> bool:
+    def wants_rows(self) -> bool:
         """Whether less than half of the window is left, and more is to come."""
+        window = window_rows()
         open_ = self.state is NodeState.OPEN
         return open_ and self.may_expand and self.room(window) > window // 2
 

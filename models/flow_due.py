@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from airavata_scheduler.models.counters import WINDOW
+from airavata_scheduler.models.counters import window_rows
 from airavata_scheduler.models.database import execute, now_sql
 from airavata_scheduler.models.placement import LIVE_MS
 
@@ -51,7 +51,7 @@ def due_work(limit: int = 500) -> list[Due]:
     nothing to do; a retry that waits for its time needs no job, for a claim sees the time itself.
     """
     due: list[Due] = [("plan", row[0]) for row in execute(_PLAN, [limit])]
-    nodes = {row[0] for row in execute(_EXPAND, [WINDOW // 2, limit])}
+    nodes = {row[0] for row in execute(_EXPAND, [window_rows() // 2, limit])}
     due += [("expand", node_id) for node_id in sorted(nodes | _stranded(limit))]
     due += [("finish", row[0]) for row in execute(_FINISH, [limit])]
     return due

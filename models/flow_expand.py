@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from airavata_scheduler.models.counters import (
-    WINDOW,
     CounterChanges,
     NodeStanding,
     lock_nodes,
     read_nodes,
+    window_rows,
 )
 from airavata_scheduler.models.database import change, execute, marks, retried, transaction
 from airavata_scheduler.models.dependents import (
@@ -31,12 +31,13 @@ from airavata_scheduler.models.wakeups import Wakeups
 PART = 1000  # rows moved in one transaction
 
 
-def expand(node_id: str, *, window: int = WINDOW) -> Wakeups:
+def expand(node_id: str, *, window: int | None = None) -> Wakeups:
     """Fill a node's window: release rows that were held back, then make rows for what comes next.
 
-    At most `window` rows of a node wait to be claimed, and one call makes no more than that, so its
-    cost does not depend on the size of the sweep. Where there is more to do at once, `expand` of
-    the answer names the node again. Repeating a call is harmless; an unknown node does nothing.
+    At most `window` (else SWEEP_WINDOW) rows of a node wait to be claimed, and one call makes no
+    more than that, so its cost does not depend on the size of the sweep. Where there is more to do
+    at once, `expand` of the answer names the node again. Repeating a call is harmless; an unknown
+    node does nothing.
     """
     try:
         node = node_facts(node_id)
@@ -47,7 +48,7 @@ def expand(node_id: str, *, window: int = WINDOW) -> Wakeups:
     weights = _weights(node)
     wakeups = _release_held(node)
     wakeups.merge(_move_from_dead(node, weights))
-    wakeups.merge(_make_rows(node, window, weights))
+    wakeups.merge(_make_rows(node, window or window_rows(), weights))
     return wakeups
 
 

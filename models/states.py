@@ -39,7 +39,7 @@ LEASED_TASK_STATES = tuple(state for state in TaskState if state.is_leased)
 _T = TaskState
 TASK_TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     _T.PENDING: frozenset({_T.QUEUED, _T.CANCELLED, _T.SKIPPED}),
-    # QUEUED may end at once: a late report of the newest lease is accepted while nobody else claimed.
+    # QUEUED may end at once: a late report of the newest lease is accepted while unclaimed.
     _T.QUEUED: frozenset(
         {_T.LEASED, _T.RUNNING, _T.PENDING, _T.COMPLETED, _T.FAILED, _T.CANCELLED, _T.SKIPPED}
     ),

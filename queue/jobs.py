@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from airavata_scheduler.models import epoch, flow, leases
+from airavata_scheduler.models import counters, epoch, flow, leases
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import connected
 from airavata_scheduler.models.errors import AiravataError, Unavailable
@@ -42,6 +42,7 @@ _timers = _Timers()
 
 def configure(configuration: Configuration) -> None:
     """Take the timers from the configuration; once in each process that runs jobs."""
+    counters.configure(configuration.sweep_window)
     _timers.offer_ack_s = configuration.offer_ack_s
     _timers.requeue_after_s = configuration.requeue_after_s
     _timers.outage_grace_s = configuration.outage_grace_s

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airavata_scheduler.models import flow, leases
+from airavata_scheduler.models import counters, flow, leases
 from airavata_scheduler.models.database import change, execute
 from airavata_scheduler.models.errors import BadInput, Conflict, NotFound
 from airavata_scheduler.models.flow_create import Selection
@@ -255,6 +255,17 @@ def test_a_window_keeps_the_rows_few_and_moves_on() -> None:
     assert seen == 5000
     assert experiment_state(experiment_id) == "COMPLETED"
     check_counters()
+
+
+def test_the_operator_chooses_the_window(request: pytest.FixtureRequest) -> None:
+    """SWEEP_WINDOW bounds the rows that wait."""
+    request.addfinalizer(lambda: counters.configure(counters.DEFAULT_WINDOW))
+    counters.configure(50)
+    world = World()
+
+    experiment_id = world.run(node("simulate", 5000))
+
+    assert counts(experiment_id) == {"queued": 50, "waiting": 4950}
 
 
 @pytest.mark.parametrize("size", [10**6, 10**12])
