@@ -66,6 +66,7 @@ def wait_before(
 class Transport:
     """Speaks HTTP to one server as one user. Threads may share it.
 
+    Requests are repeated for `retry_for_s` seconds, `away_for_s` where nobody answers at all.
     `http` replaces the network in tests; `sleep` and `clock` replace time there.
     """
 
@@ -76,12 +77,15 @@ class Transport:
         *,
         http: httpx.BaseTransport | None = None,
         retry_for_s: float = RETRY_FOR_S,
+        away_for_s: float | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.server = server.rstrip("/")
         self._tokens = tokens
         self._retry_for_s = retry_for_s
+        # A person at a prompt waits less for a server that is not there than for one that is busy.
+        self._away_for_s = retry_for_s if away_for_s is None else min(away_for_s, retry_for_s)
         self._sleep = sleep
         self._clock = clock
         self._has_answered = False

@@ -38,7 +38,7 @@ main() {
             *) usage >&2; fail "$1 is not an option." ;;
         esac
     done
-    [ -n "$resource" ] || { usage >&2; fail "--resource NAME is missing; \`airavata compute list\` shows the names."; }
+    [ -n "$resource" ] || { usage >&2; fail "--resource NAME is missing; \`airavata resource compute list\` shows the names."; }
     python="$(find_python)" || fail "Python 3.9 or newer is needed and was not found. On a cluster, load it first (module load python) and run this again."
     # The file finds `python3` by itself; where that one is too old, name the right one.
     command="$program"
