@@ -41,9 +41,13 @@ class Client:
         project: str | None = None,
         config_dir: str | Path | None = None,
         environ: Mapping[str, str] | None = None,
+        away_for_s: float | None = None,
         http: httpx.BaseTransport | None = None,
     ) -> None:
-        """Settle the settings; nothing is sent yet. Raises `BadInputError` for a wrong one."""
+        """Settle the settings; nothing is sent yet. Raises `BadInputError` for a wrong one.
+
+        `away_for_s` is how long a request is repeated while nobody answers, a minute if not given.
+        """
         self.settings = Settings.resolve(
             os.environ if environ is None else environ,
             {
@@ -53,7 +57,9 @@ class Client:
                 "config_dir": None if config_dir is None else str(config_dir),
             },
         )
-        self.transport = Transport(self.settings.server, TokenSource(self.settings), http=http)
+        self.transport = Transport(
+            self.settings.server, TokenSource(self.settings), http=http, away_for_s=away_for_s
+        )
         self.logins = Logins(self.transport, self.settings.profile)
         self.users = Users(self.transport)
         self.projects = Projects(self.transport)

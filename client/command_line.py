@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _PACKAGE = "airavata_scheduler.client"
 PROGRAM = "airavata"
+# Enough for a restart of the API; a server that was never started is noticed soon.
+AWAY_FOR_S = 8.0
 
 
 class Session:
@@ -42,6 +44,7 @@ class Session:
             token=self.flags.get("token"),
             project=self.flags.get("project"),
             config_dir=self.flags.get("config_dir"),
+            away_for_s=AWAY_FOR_S,
         )
 
     @cached_property

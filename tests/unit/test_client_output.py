@@ -132,15 +132,7 @@ def test_a_server_that_is_away_is_exit_status_5(
 ) -> None:
     """With what to type next."""
     monkeypatch.setenv("AIRAVATA_CONFIG_DIR", str(tmp_path))
-    monkeypatch.setattr(
-        "airavata_scheduler.client.transport.Transport.__init__.__kwdefaults__",
-        {
-            "http": None,
-            "retry_for_s": 0.0,
-            "sleep": lambda _: None,
-            "clock": lambda: 0.0,
-        },
-    )
+    monkeypatch.setattr("airavata_scheduler.client.command_line.AWAY_FOR_S", 0.0)
 
     ran = run_here("whoami", "--server", "http://127.0.0.1:1")
 
