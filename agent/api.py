@@ -85,6 +85,10 @@ class Api:
 
         self._ask_token = ask
 
+    def close(self) -> None:
+        """Close idle connections."""
+        self._transport.close()
+
     def token_answer(self) -> Json:
         """Ask for an access token now; the answer also tells the agent's state."""
         if self._ask_token is None:

@@ -60,6 +60,8 @@ def enroll(
         if problem.status in _REFUSALS:
             raise NotAllowed(f"The agent was not enrolled: {problem}") from problem
         raise
+    finally:
+        api.close()
     identity = _identity(settings, secret, answer)
     folder.keep_identity(identity)
     folder.end_enrolment()
@@ -86,6 +88,7 @@ def wait_for_approval(
             if answer.get("state", "active") != "pending":
                 approved = dataclasses.replace(identity, state="active", approval_code=None)
                 folder.keep_identity(approved)
+                api.close()
                 log.info("approved")
                 return approved
         if stop.wait(_APPROVAL_POLL_S):

@@ -57,13 +57,10 @@ class ClaimLoop(Loop):
                 waiting.cut()
 
     def _wait_s(self) -> float:
-        # Ending with the next heartbeat lets both share one connection.
-        return round(
-            max(
-                1.0, min(_POLL_S, self.runtime.timers.poll_ceiling_s, self.runtime.beat.due_in_s())
-            ),
-            1,
-        )
+        # Ending just before the next heartbeat lets both share one connection.
+        runtime = self.runtime
+        longest = min(_POLL_S, runtime.timers.poll_ceiling_s)
+        return round(max(0.2, min(longest, runtime.beat.due_in_s() - 0.3)), 2)
 
     def _claim(self, body: dict[str, object]) -> int:
         """Send it; how many leases came."""

@@ -62,7 +62,7 @@ class Beat:
     def let_pass(self) -> None:
         """Let a heartbeat that is due right now have the idle connection first."""
         with self._changed:
-            if self.due_in_s() < 0.2:
+            if self.due_in_s() < 0.5:
                 self._changed.wait(1.0)
 
     def plan(self, seconds: float) -> None:

@@ -111,8 +111,12 @@ class AgentProcess:
 
     def payload(self, task_id: str) -> dict[str, Any]:
         """payload.json of a task's newest lease, once it is there."""
-        folder = self.home / "work" / self.api.tasks[task_id].lease
-        found = wait_until(lambda: read_json(folder / "payload.json"), message="payload.json")
+        task = self.api.tasks[task_id]
+        work = self.home / "work"
+        found = wait_until(
+            lambda: read_json(work / (task.lease or "none") / "payload.json"),
+            message="payload.json",
+        )
         return dict(found or {})
 
     def end(self) -> None:

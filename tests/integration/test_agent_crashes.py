@@ -1,4 +1,4 @@
-"""The agent dies, at every point that matters and at random: nothing is lost, nothing runs twice."""
+"""The agent dies, at named points and at random: nothing is lost, nothing runs twice."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_dead_shepherd_is_replaced(twin: AgentApi, agent: AgentProcess) -> Non
 
 
 def test_a_dead_wrapper_is_reported_as_lost(twin: AgentApi, agent: AgentProcess) -> None:
-    """Without its wrapper a payload's end cannot be known: leftovers are killed, the attempt is lost."""
+    """Without its wrapper a payload's end is unknown: leftovers are killed, the attempt is lost."""
     task = twin.add(agent.note("ran", "sleep 300"))
     agent.start()
     payload = agent.payload(task)

@@ -11,6 +11,7 @@ import pickle
 import signal
 import sys
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -260,10 +261,8 @@ def _bundle(twin: AgentApi, function: Any, python: str) -> dict[str, Any]:
     with zipfile.ZipFile(data, "w") as archive:
         archive.writestr("bundle.json", json.dumps({"entry": "function.pickle", "python": python}))
         archive.writestr("function.pickle", cloudpickle.dumps(function))
-        folder = os.path.dirname(cloudpickle.__file__)
-        for name in sorted(os.listdir(folder)):
-            if name.endswith(".py"):
-                archive.write(os.path.join(folder, name), f"cloudpickle/{name}")
+        for source in sorted(Path(cloudpickle.__file__).parent.glob("*.py")):
+            archive.write(source, f"cloudpickle/{source.name}")
     raw = data.getvalue()
     sha256 = hashlib.sha256(raw).hexdigest()
     twin.blobs[sha256] = raw

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import signal
 
+import psutil
+
 from tests.agent_api import AgentApi
 from tests.agent_process import AgentProcess
 from tests.waiting import wait_until
 
 
 def test_lost_answers_cost_nothing(twin: AgentApi, agent: AgentProcess) -> None:
-    """The deed was done and its answer lost: the same key again, no second lease, no second result."""
+    """The deed was done and its answer lost: the same key again, nothing twice."""
     for path in ("/enroll", "/token", "/session", "/leases/claim", "/leases/start", "/reports"):
         twin.fault(path, "lose")
     open_task = twin.add(agent.note("open"))
@@ -181,7 +183,8 @@ def test_a_second_term_leaves_payloads_to_be_adopted(twin: AgentApi, agent: Agen
 
 
 def test_an_idle_agent_holds_one_connection(twin: AgentApi, agent: AgentProcess) -> None:
-    """Polls and heartbeats take turns on one line; cancel still arrives at once."""
+    """Polls and heartbeats take turns on one line."""
+    twin.heartbeat_s = 2.0
     agent.start()
     wait_until(lambda: len(twin.beats) >= 3, message="heartbeats")
     assert agent.process is not None
@@ -190,6 +193,4 @@ def test_an_idle_agent_holds_one_connection(twin: AgentApi, agent: AgentProcess)
 
 
 def _connections(pid: int) -> list[str]:
-    import psutil
-
     return [str(c.raddr) for c in psutil.Process(pid).net_connections("tcp") if c.raddr]
