@@ -74,11 +74,12 @@ class Calls:
         *,
         project: str | None = None,
         compute: str | None = None,
+        priority: int | None = None,
     ) -> list[str]:
         """Call `function` once per body (at most 1,000); the calls' ids in the same order."""
         answer = self._transport.post(
             path_of("/functions", function, "calls", "batch"),
-            without_none({"calls": list(bodies), "compute": compute}),
+            without_none({"calls": list(bodies), "compute": compute, "priority": priority}),
             project=project,
         )
         return [str(item["id"]) for item in answer["items"]]

@@ -92,7 +92,7 @@ class Executor(concurrent.futures.Executor):
                 "timeout": timeout,
             }
         )
-        self._options = without_none({"priority": priority})
+        self._priority = priority
         self._compute = compute
         self._functions: dict[int, _Registered] = {}
         self._registering = threading.Lock()
@@ -164,11 +164,11 @@ class Executor(concurrent.futures.Executor):
         if len(content) > bundles.INLINE_LIMIT_BYTES:
             sha256 = self._client.blobs.put(self._home(), content)
             packed = {"encoding": "blob", "sha256": sha256, "size": len(content)}
-            return reference, {"packed": packed, **self._options}, 200
+            return reference, {"packed": packed}, 200
         if self._codec == "json":
-            return reference, {"arguments": arguments, **self._options}, len(content)
+            return reference, {"arguments": arguments}, len(content)
         packed = {"encoding": "pickle", "data": base64.b64encode(content).decode()}
-        return reference, {"packed": packed, **self._options}, len(content) * 4 // 3
+        return reference, {"packed": packed}, len(content) * 4 // 3
 
     def _reference(self, function: Callable[..., Any], *, in_bundle: bool) -> str:
         """Register the form of `function` that is needed, once; source where that is enough."""
@@ -222,6 +222,7 @@ class Executor(concurrent.futures.Executor):
             [entry.body for entry in batch],
             project=self._home(),
             compute=self._compute,
+            priority=self._priority,
         )
         calls = zip(identities, batch, strict=True)
         self._collector.add({identity: entry.future for identity, entry in calls})

@@ -65,10 +65,11 @@ class CallBody(CallItem):
 
 
 class BatchBody(Body):
-    """Up to 1,000 calls of one function."""
+    """Up to 1,000 calls of one function, all at the same place and of the same urgency."""
 
-    calls: list[CallBody] = Field(min_length=1, max_length=MAX_CALLS)
+    calls: list[CallItem] = Field(min_length=1, max_length=MAX_CALLS)
     compute: str | None = None
+    priority: int = Field(DEFAULT_PRIORITY, ge=-100, le=100)
 
 
 class CallQuery(Query):
@@ -96,7 +97,7 @@ def call(body: CallBody, query: CallQuery) -> Response:
     """Call the function once; with `wait`, the answer may have the result already."""
     wait_s = streams.wait_seconds(query.wait)
     found = access.target("function")
-    ids = _made(found, [body], query.project)
+    ids = _made(found, [body], body.priority)
     if wait_s:
         _wait_for(ids, wait_s)
     response = jsonify(call_documents.read(ids)[0])
@@ -108,14 +109,9 @@ def call(body: CallBody, query: CallQuery) -> Response:
 @api.post("/api/v1/functions/<function>/calls/batch")
 def batch(body: BatchBody, query: CallQuery) -> Response:
     """Call the function once for each item, in one transaction; the ids in the same order."""
-    response = jsonify(
-        {
-            "items": [
-                {"id": identity}
-                for identity in _made(access.target("function"), body.calls, query.project)
-            ]
-        }
-    )
+    del query  # the gate has used its project to find the function
+    ids = _made(access.target("function"), body.calls, body.priority)
+    response = jsonify({"items": [{"id": identity} for identity in ids]})
     response.status_code = 201
     return response
 
@@ -158,9 +154,8 @@ def _wait_for(ids: Sequence[str], wait_s: float) -> list[str]:
     return ended
 
 
-def _made(found: Target, items: Sequence[CallBody], project: str | None) -> list[str]:
+def _made(found: Target, items: Sequence[CallItem], priority: int) -> list[str]:
     """The ids of the tasks of these calls, made once for one Idempotency-Key."""
-    del project  # the gate has used it to find the function
     version = registry.version_of(found)
     arguments = _checked(found, version["spec"], items)
     wakeups = Wakeups()
@@ -171,7 +166,7 @@ def _made(found: Target, items: Sequence[CallBody], project: str | None) -> list
             owner_id=principals.current().id,
             arguments=arguments,
             compute=[site.id for site in access.targets("compute_resource")] or None,
-            priority=items[0].priority,
+            priority=priority,
         )
         wakeups.merge(made.wakeups)
         return {"ids": made.task_ids}
