@@ -119,7 +119,7 @@ class Wrapper:
             # The work folder's file system is mounted noexec: name the interpreter ourselves.
             self._start([*_interpreter(first_line), str(script)], streams, environment)
         except OSError as error:
-            text = f"airavata agent: the script cannot be started: {error} ({first_line[:200]})\n"
+            text = f"airavata-agent: the script cannot be started: {error} ({first_line[:200]})\n"
             os.write(streams[1], text.encode(errors="replace"))
             self._status = 127 << 8
         finally:

@@ -113,7 +113,7 @@ class Site:
                 code="agent_draining",
                 detail=f"The agent {draining[0].name} on {self.name} is draining: it takes no "
                 "new work.",
-                hint="It takes work again after: airavata-scheduler worker resume",
+                hint=f"It takes work again after: airavata agent resume {draining[0].name}",
             )
         return self._silence(enrolled)
 
@@ -131,7 +131,7 @@ class Site:
         return Reason(
             code="agent_silent",
             detail=detail,
-            hint="Start it on its machine: python3 airavata-agent.pyz run",
+            hint="Start it on its machine: ~/.airavata-agent/bin/airavata-agent run",
         )
 
     def _shortage(
@@ -153,7 +153,7 @@ class Site:
                 return Reason(
                     code="capability_missing",
                     detail=f"It needs {feature}; no agent on {self.name} offers it.",
-                    hint="airavata-scheduler worker doctor, on the agent's machine, says why.",
+                    hint="On the agent's machine: ~/.airavata-agent/bin/airavata-agent doctor",
                 )
         return None
 

@@ -157,7 +157,7 @@ def _compute(name_or_id: str) -> dict[str, str]:
             "There is no active compute resource of this name.",
             code="compute_unknown",
             field="compute",
-            hint="Its administrator knows the name: airavata compute list",
+            hint="Its administrator knows the name: airavata resource compute list",
         )
     return {"id": found.id, "name": found.name, "kind": found.kind}
 
