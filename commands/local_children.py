@@ -123,6 +123,7 @@ def children(
             environment=_agent_environment(home, addresses),
             log=home.log("agent"),
             is_ready=agent_is_online,
+            drains=True,
         ),
     ]
 

@@ -20,6 +20,7 @@ _VERBS = {
     "db": "The database: upgrade, check, schema, epoch.",
     "admin": "Accounts: bootstrap the first administrator, password links.",
     "doctor": "Check the configuration and every dependency.",
+    "openapi": "The HTTP API's description, as JSON.",
 }
 
 

@@ -7,6 +7,7 @@ to stop, or a restart is due.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ LONGEST_RESTART_S = 15.0
 STABLE_AFTER_S = 30.0  # a child that lived this long starts again without back-off
 READY_POLL_S = 0.05
 STOP_GRACE_S = 20.0
+DRAIN_S = 2.0
 LOG_BYTES = 10 * 2**20
 
 _WAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
@@ -37,6 +39,7 @@ class ChildProcess:
     log: Path | None = None  # None: the supervisor's own output
     is_ready: Callable[[], bool] = lambda: True
     ready_within_s: float = 30.0
+    drains: bool = False  # its first SIGTERM lets running work end, a second one does not wait
 
 
 @dataclass(kw_only=True)
@@ -103,12 +106,7 @@ class Supervisor:
         for entry in reversed(self.running):
             entry.restart_at = None
             if entry.process is not None and entry.process.poll() is None:
-                entry.process.terminate()
-                try:
-                    entry.process.wait(STOP_GRACE_S)
-                except subprocess.TimeoutExpired:
-                    entry.process.kill()
-                    entry.process.wait()
+                _end(entry.process, drains=entry.child.drains)
             entry.state = "stopped"
         self.on_change(self.running)
 
@@ -184,6 +182,16 @@ class Supervisor:
     def _next_due_s(self) -> float:
         due = [entry.restart_at for entry in self.running if entry.restart_at is not None]
         return max(0.0, min(due) - time.monotonic()) if due else 3600.0
+
+
+def _end(process: subprocess.Popen[bytes], *, drains: bool) -> None:
+    for grace_s in (DRAIN_S, STOP_GRACE_S) if drains else (STOP_GRACE_S,):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
+            return
+    process.kill()
+    process.wait()
 
 
 def process_start_ticks(pid: int) -> int | None:

@@ -35,6 +35,7 @@ supervisor = Supervisor(
             log=folder / f"{name}.log",
             is_ready=(folder / f"{name}.ready").exists,
             ready_within_s=10.0,
+            drains=name == "drains",
         )
         for name, command in commands.items()
     ],
@@ -106,6 +107,21 @@ def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
     assert _status(tmp_path)["two"] == before["two"]
     supervisor.terminate()
     supervisor.communicate(timeout=30)
+
+
+def test_a_draining_child_is_told_twice(tmp_path: Path) -> None:
+    """An agent leaves its payloads to the next start instead of holding the stop up."""
+    ready = tmp_path / "drains.ready"
+    trap = "trap 'n=$((n+1)); [ $n -lt 2 ] || exit 0' TERM"
+    script = f"{trap}; touch {ready}; while :; do sleep 0.05; done"
+    supervisor = _start(tmp_path, {"drains": ["sh", "-c", script]})
+    wait_until(lambda: _all_running(tmp_path, 1), timeout_s=20, message="not running")
+
+    supervisor.terminate()
+    # One TERM alone would be followed by a KILL only after twenty seconds.
+    _, error = supervisor.communicate(timeout=15)
+
+    assert supervisor.returncode == 0, error
 
 
 def test_a_child_that_ends_while_starting_stops_the_rest(tmp_path: Path) -> None:
