@@ -125,7 +125,7 @@ class Claims:
         if book.durations.ahead(book.capacity.cpu):
             # Short tasks are claimed ahead: what counts is what fits once the present ones ended.
             free.update(cpu=book.capacity.cpu, ram_mb=book.capacity.ram_mb)
-        free["disk_mb"] = self._runtime.modes.free_disk_mb
+        free["disk_mb"] = self._runtime.modes.task_disk_mb
         return free
 
     def _take_in(self, body: Json, answer: Json) -> int:

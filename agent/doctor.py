@@ -87,8 +87,8 @@ def _folder(settings: Settings) -> Iterator[Check]:
     yield Check("folder", "pass", f"{folder.path} (private)")
     yield _lock(folder.path)
     yield _fsync(folder.path)
-    free, low = free_disk(folder.path)
-    if low:
+    free, for_tasks = free_disk(folder.path)
+    if not for_tasks:
         text = f"{free >> 20} MB free: no work is taken below 5 % or 500 MB"
         yield Check("disk", "fail", text, "free some space, or set OUTPUT_DIR elsewhere")
     else:

@@ -131,6 +131,20 @@ def replace_file(path: Path, data: bytes, *, durable: bool) -> None:
     temporary.replace(path)
 
 
+def hold_room(path: Path, size: int) -> None:
+    """Take `size` bytes of the disk now for a later `replace_file` of `path`.
+
+    As far as the file system can promise that: a payload that fills the disk must not keep the
+    record of its own end from being written.
+    """
+    temporary = path.with_name(path.name + ".new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
+    finally:
+        os.close(fd)
+
+
 def sync_folder(folder: Path) -> None:
     """Make names in `folder` durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

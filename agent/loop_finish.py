@@ -118,9 +118,11 @@ class QuickFinishLoop(Loop):
     def _item(self, held: Held, ended: Json) -> Json:
         runtime = self.runtime
         words = ""
+        full = False
         if ended.get("exit_code") or ended.get("signal"):
             words = _last_words(runtime, held)
-        full = runtime.modes.disk_is_low() and runtime.modes.free_disk_mb << 20 < _FULL_BYTES
+            full = runtime.modes.disk_is_low(look_now=True)
+            full = full and runtime.modes.free_disk_mb << 20 < _FULL_BYTES
         item = outcomes.of_exit(held, ended, last_words=words, disk_full=full)
         item["_at"] = [ended["ended_at"], ended["ended_wall"]]
         return item

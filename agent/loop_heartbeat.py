@@ -126,6 +126,7 @@ class HeartbeatLoop(Loop):
     def _body(self, full: bool) -> tuple[Json, list[tuple[Any, str]]]:
         runtime = self.runtime
         self._seq += 1
+        runtime.modes.disk_is_low()
         held_now = runtime.book.all()
         told = [
             (held, held.server_phase)
@@ -145,7 +146,7 @@ class HeartbeatLoop(Loop):
             "full": everything if full else None,
             "unresolved_claims": runtime.claims.unresolved() if full else [],
             "mode": runtime.modes.word(),
-            "free": {**runtime.book.free(), "disk_mb": runtime.modes.free_disk_mb},
+            "free": {**runtime.book.free(), "disk_mb": runtime.modes.task_disk_mb},
             "disk": {"free_mb": runtime.modes.free_disk_mb},
             "spool": {"results": len(runtime.reports)},
         }

@@ -59,10 +59,11 @@ def _gpus() -> tuple[str, ...]:
     return tuple(sorted((n[6:] for n in names if re.fullmatch(r"nvidia\d+", n)), key=int))
 
 
-def free_disk(folder: Path) -> tuple[int, bool]:
-    """(free bytes, whether that is too little to take work on) of the disk that holds `folder`."""
+def free_disk(folder: Path) -> tuple[int, int]:
+    """Free bytes of the disk that holds `folder`: (all, what tasks may have; 0: take none on)."""
     usage = shutil.disk_usage(folder)
-    return usage.free, usage.free < max(LOW_DISK_BYTES, int(usage.total * LOW_DISK_SHARE))
+    reserve = max(LOW_DISK_BYTES, int(usage.total * LOW_DISK_SHARE))
+    return usage.free, max(0, usage.free - reserve)
 
 
 def describe_host() -> dict[str, Any]:

@@ -25,8 +25,8 @@ class Modes:
         self._disk = disk
         self._checked_at = 0.0
         self._lock = threading.Lock()
-        self._low = False
         self.free_disk_mb = 0
+        self.task_disk_mb = 0  # what is free beyond our reserve; 0 is low
         self.paused_here = False
         self.paused_by_server = False
         self.draining = False
@@ -34,15 +34,15 @@ class Modes:
         self.listening = threading.Event()  # a session is open
         self.disk_is_low()
 
-    def disk_is_low(self) -> bool:
-        """Whether too little is free to take work on; looked up at most every 5 s."""
+    def disk_is_low(self, *, look_now: bool = False) -> bool:
+        """Whether too little is free to take work on; looked up at most every 5 s, or now."""
         with self._lock:
             now = time.monotonic()
-            if now - self._checked_at >= _DISK_EVERY_S or not self._checked_at:
+            if look_now or now - self._checked_at >= _DISK_EVERY_S or not self._checked_at:
                 self._checked_at = now
-                free, self._low = free_disk(self._disk)
-                self.free_disk_mb = free >> 20
-            return self._low
+                free, for_tasks = free_disk(self._disk)
+                self.free_disk_mb, self.task_disk_mb = free >> 20, for_tasks >> 20
+            return self.task_disk_mb == 0
 
     def takes_work(self) -> bool:
         """Whether a claim may be made."""

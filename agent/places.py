@@ -45,8 +45,11 @@ class Places:
         """Let the folder stay for a while: somebody may want to look at it."""
         folder = self.root / lease
         if folder.is_dir():
+            mark, until = folder / _MARK, time.time() + seconds
             with contextlib.suppress(OSError):
-                (folder / _MARK).write_text(f"{time.time() + seconds:.0f}", encoding="ascii")
+                mark.touch(mode=0o600)
+                # As the file's own time: a full disk still takes that, but not one byte.
+                os.utime(mark, (until, until))
 
     def remove(self, lease: str) -> None:
         """Take the folder away with all that is in it; links are removed, never followed."""
@@ -65,17 +68,37 @@ class Places:
                 removed += 1
         return removed
 
+    def give_up_failed(self) -> int:
+        """Remove the folders that are kept of failed tasks only to be looked at; how many.
+
+        Their results and logs are with the server. Those of superseded attempts stay their time.
+        """
+        removed = 0
+        for folder in list(self.root.iterdir()):
+            if is_lease_name(folder.name) and _is_kept_of_failed(folder):
+                self.remove(folder.name)
+                removed += 1
+        return removed
+
 
 def _keep_until(folder: Path) -> float:
-    # A clock that was wrong must not keep folders for ever: bounded by the file's own time.
-    mark = folder / _MARK
+    # A clock that was wrong must not keep folders for ever: bounded from when the mark was made.
     try:
-        return min(float(mark.read_text(encoding="ascii")), mark.stat().st_mtime + KEEP_FENCED_S)
-    except (OSError, ValueError):
+        mark = (folder / _MARK).stat()
+        return min(mark.st_mtime, mark.st_ctime + KEEP_FENCED_S)
+    except OSError:
         # Of another agent with the same root, or not finished: leave it for as long as the longest.
         with contextlib.suppress(OSError):
             return folder.stat().st_mtime + KEEP_FENCED_S
         return time.time() + KEEP_FENCED_S
+
+
+def _is_kept_of_failed(folder: Path) -> bool:
+    try:
+        mark = (folder / _MARK).stat()
+    except OSError:
+        return False
+    return mark.st_mtime - mark.st_ctime <= KEEP_FAILED_S
 
 
 def _open_up(function: Any, path: str, _error: Any) -> None:

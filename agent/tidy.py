@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from airavata_scheduler.agent.runtime import Runtime
 
 _SWEEP_S = 600.0
+_LOOK_S = 15.0  # how soon a disk that is nearly full is noticed
 _YOUNG_S = 120.0
 
 
@@ -39,12 +40,17 @@ class TidyLoop(Loop):
         self._done.put(None)
 
     def turn(self) -> None:
-        """One folder, or the round over all."""
+        """One folder, or the round over all; more is given up where the disk is nearly full."""
         try:
-            lease = self._done.get(timeout=max(0.1, self._sweep_at - time.monotonic()))
+            lease = self._done.get(
+                timeout=min(_LOOK_S, max(0.1, self._sweep_at - time.monotonic()))
+            )
         except queue.Empty:
-            self._sweep_at = time.monotonic() + _SWEEP_S
-            self._sweep()
+            if time.monotonic() >= self._sweep_at:
+                self._sweep_at = time.monotonic() + _SWEEP_S
+                self._sweep()
+            if self.runtime.modes.disk_is_low():
+                self._make_room()
             return
         if lease is not None:
             self.runtime.places.remove(lease)
@@ -56,6 +62,14 @@ class TidyLoop(Loop):
         if removed:
             runtime.log.info(f"removed {removed} kept folders whose time is over")
         self._sweep_workers()
+
+    def _make_room(self) -> None:
+        """Else an agent whose disk failed tasks have filled would take no work for a day."""
+        removed = self.runtime.places.give_up_failed()
+        if removed:
+            self.runtime.log.warning(
+                f"the disk is nearly full: removed {removed} kept folders of failed tasks"
+            )
 
     def _sweep_workers(self) -> None:
         runtime = self.runtime

@@ -23,13 +23,14 @@ from typing import Any
 
 from airavata_scheduler.agent import processes
 from airavata_scheduler.agent.control_group import ControlGroup
-from airavata_scheduler.agent.framing import compact, replace_file
+from airavata_scheduler.agent.framing import compact, hold_room, replace_file
 from airavata_scheduler.agent.log_files import trim_log
 
 Json = dict[str, Any]
 DUPLICATE = 75
 _LEFTOVER_GRACE_S = 2.0
 _WATCH_S = 1.0
+_EXIT_BYTES = 4096
 
 
 def take_start(folder: Path) -> bool:
@@ -72,6 +73,7 @@ class Wrapper:
         os.umask(0o022)
         self._group.make()
         try:
+            hold_room(self._folder / "exit.json", _EXIT_BYTES)
             self._launch()
         except (OSError, ValueError) as error:
             write_refused_start(self._folder, str(error), str(self._order["boot_id"]))
@@ -253,7 +255,8 @@ class Wrapper:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         peak = max(self._peak_kb, usage.ru_maxrss if usage else 0, self._group.peak_kb())
         reason = self._reason
-        if reason is None and number == signal.SIGKILL and self._group.was_out_of_memory():
+        # The kernel may have killed a child only, and the script then failed for that reason.
+        if reason is None and status != 0 and self._group.was_out_of_memory():
             reason = "out_of_memory"
         document = {
             "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,

@@ -1,0 +1,222 @@
+"""The agent's journal: what was committed is there, whatever tore at the file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airavata_scheduler.agent.faults import JournalBroken
+from airavata_scheduler.agent.framing import compact, record, records
+from airavata_scheduler.agent.journal import Journal
+
+
+def _offer(number: int) -> dict[str, Any]:
+    lease = f"task-{number}.1.{number:032x}"
+    return {"lease": lease, "task_id": f"task-{number}", "attempt": 1, "spec": "s"}
+
+
+def _grant(number: int) -> dict[str, Any]:
+    spec = {"s": {"kind": "script", "script": "true"}}
+    return {"t": "granted", "claim": f"c{number}", "leases": [_offer(number)], "specs": spec}
+
+
+def _report(number: int) -> dict[str, Any]:
+    return {"t": "report", "items": [{"lease": _offer(number)["lease"], "outcome": "completed"}]}
+
+
+def _acked(number: int) -> dict[str, Any]:
+    return {"t": "acked", "leases": [_offer(number)["lease"]], "epoch": "e1"}
+
+
+def test_a_new_start_finds_what_was_committed(tmp_path: Path) -> None:
+    """States, reports and unanswered claims survive; acknowledged leases are gone."""
+    journal = Journal(tmp_path)
+    journal.commit({"t": "intent", "claim": "open", "seq": 7}, _grant(1), _grant(2), _grant(3))
+    journal.commit({"t": "launching", "leases": [_offer(2)["lease"]], "w": "worker"})
+    journal.commit(_report(3), _acked(1))
+    journal.close()
+
+    state = Journal(tmp_path).state
+
+    assert set(state.entries) == {_offer(2)["lease"], _offer(3)["lease"]}
+    assert state.entries[_offer(2)["lease"]].worker == "worker"
+    assert state.entries[_offer(3)["lease"]].report is not None
+    assert state.intents == {"open": 7}
+    assert state.epoch == "e1"
+
+
+def test_a_torn_end_is_cut_at_every_byte(tmp_path: Path) -> None:
+    """Whatever part of the last record is there, all before it is read and writing goes on."""
+    journal = Journal(tmp_path / "whole")
+    journal.commit(_grant(1))
+    whole = (tmp_path / "whole" / "00000001.log").stat().st_size
+    journal.commit(_grant(2))
+    journal.close()
+    data = (tmp_path / "whole" / "00000001.log").read_bytes()
+
+    for cut in range(whole, len(data)):
+        folder = tmp_path / f"cut-{cut}"
+        folder.mkdir()
+        (folder / "00000001.log").write_bytes(data[:cut])
+        torn = Journal(folder)
+        torn.commit(_grant(3))
+        torn.close()
+
+        again = Journal(folder)
+        assert set(again.state.entries) == {_offer(1)["lease"], _offer(3)["lease"]}
+        assert torn.was_torn == (cut > whole)
+        assert not again.was_torn
+        again.close()
+
+
+@pytest.mark.parametrize("position", ["length", "checksum", "body"])
+def test_a_corrupt_record_ends_the_reading(position: str, tmp_path: Path) -> None:
+    """A flipped bit anywhere in the last record is found by its length or its checksum."""
+    journal = Journal(tmp_path)
+    journal.commit(_grant(1))
+    start = (tmp_path / "00000001.log").stat().st_size
+    journal.commit(_grant(2))
+    journal.close()
+    data = bytearray((tmp_path / "00000001.log").read_bytes())
+    data[start + {"length": 3, "checksum": 5, "body": 20}[position]] ^= 0x40
+    (tmp_path / "00000001.log").write_bytes(bytes(data))
+
+    found = Journal(tmp_path)
+
+    assert set(found.state.entries) == {_offer(1)["lease"]}
+    assert found.was_torn
+
+
+def test_many_threads_share_fsyncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits of the same moment wait for one fsync, and none returns before it."""
+    journal = Journal(tmp_path)
+    syncs: list[int] = []
+    first = threading.Event()
+    go_on = threading.Event()
+    real = os.fsync
+
+    def slow(fd: int) -> None:
+        syncs.append(fd)
+        if len(syncs) == 1:
+            first.set()
+            assert go_on.wait(10)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    threads = [threading.Thread(target=journal.commit, args=(_grant(n),)) for n in range(40)]
+    threads[0].start()
+    assert first.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    while journal._appended < 40:
+        first.wait(0.001)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+
+    assert len(syncs) == 2
+    assert len(Journal(tmp_path).state.entries) == 40
+
+
+def test_segments_begin_with_a_checkpoint_and_old_ones_go(tmp_path: Path) -> None:
+    """A start reads the newest segments; kept bytes are bounded; open leases are never lost."""
+    journal = Journal(tmp_path, segment_bytes=4000, keep_bytes=20_000)
+    journal.commit(_grant(0))
+    for number in range(1, 400):
+        journal.commit(_grant(number))
+        journal.commit(_report(number), _acked(number))
+    journal.close()
+
+    names = sorted(path.name for path in tmp_path.glob("*.log"))
+    size = sum(path.stat().st_size for path in tmp_path.glob("*.log"))
+    again = Journal(tmp_path)
+
+    assert "00000001.log" not in names
+    assert size < 30_000
+    assert set(again.state.entries) == {_offer(0)["lease"]}
+    assert again.state.specs == {"s": {"kind": "script", "script": "true"}}
+
+
+def test_a_crash_while_a_segment_begins_loses_nothing(tmp_path: Path) -> None:
+    """A new segment whose checkpoint is not whole: the segment before it is read as well."""
+    journal = Journal(tmp_path)
+    journal.commit(_grant(1), _grant(2))
+    journal.close()
+    head = record(compact({"t": "checkpoint", "records": 3}))
+    (tmp_path / "00000002.log").write_bytes(head + b"\x10")
+
+    again = Journal(tmp_path)
+    again.commit(_acked(1))
+    again.close()
+
+    assert set(Journal(tmp_path).state.entries) == {_offer(2)["lease"]}
+
+
+def test_history_gives_acknowledged_reports_once(tmp_path: Path) -> None:
+    """For a new epoch: what was acknowledged, over all segments, without what is still open."""
+    journal = Journal(tmp_path, segment_bytes=500)
+    for number in range(10):
+        journal.commit(_grant(number), _report(number))
+        if number != 4:
+            journal.commit(_acked(number))
+
+    leases = [item["lease"] for item in journal.history()]
+
+    assert leases == [_offer(n)["lease"] for n in range(10) if n != 4]
+
+
+def test_a_full_disk_still_takes_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ENOSPC gives the held-back room free; a second one breaks the journal for good."""
+    journal = Journal(tmp_path)
+    real = os.write
+    full = [1]
+
+    def write(fd: int, data: bytes) -> int:
+        if full:
+            full.pop()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    assert (tmp_path / "ballast").exists()
+    journal.commit(_grant(1))
+    assert not (tmp_path / "ballast").exists()
+    full.append(1)
+    with pytest.raises(JournalBroken, match="No space left"):
+        journal.commit(_grant(2))
+    with pytest.raises(JournalBroken):
+        journal.commit(_grant(3))
+
+    monkeypatch.undo()
+    assert set(Journal(tmp_path).state.entries) == {_offer(1)["lease"]}
+
+
+def test_a_failed_fsync_is_never_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After EIO nobody knows what is on the disk: every later commit fails too."""
+    journal = Journal(tmp_path)
+
+    def broken(_fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(JournalBroken):
+        journal.commit(_grant(1))
+    monkeypatch.undo()
+
+    with pytest.raises(JournalBroken):
+        journal.commit(_grant(2))
+
+
+def test_records_stop_at_the_first_bad_one() -> None:
+    """The reader of records never raises, whatever the bytes are."""
+    data = record(b"one") + record(b"two")
+
+    assert [body for _, body in records(data + b"\xff" * 11)] == [b"one", b"two"]
+    assert list(records(b"\xff\xff\xff\x7f")) == []
