@@ -8,7 +8,7 @@ PARTS := agent backends client commands functions models queue
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test nightly check lint types arrows floor docs format schema bench clean
+.PHONY: help run test nightly check lint types arrows floor docs format schema openapi bench clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z][a-zA-Z_-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ format: $(STAMP) ## Format the code
 schema: $(STAMP) ## Write db/schema.sql and db/schema.mysql.sql from the models
 	$(BIN)/airavata-scheduler db schema --dialect postgresql > db/schema.sql
 	$(BIN)/airavata-scheduler db schema --dialect mysql > db/schema.mysql.sql
+
+openapi: $(STAMP) ## Write docs/openapi.json from the functions
+	$(BIN)/airavata-scheduler openapi > docs/openapi.json
 
 dist/airavata-agent.pyz: $(STAMP) $(wildcard agent/*.py) ## The agent as one file
 	$(BIN)/python -m airavata_scheduler.commands.agent_file $@

@@ -62,7 +62,7 @@ _NONE = "None. Run one: airavata experiment run FILE --watch"
 @experiment.command("list")
 @click.option("--state", help="Only those in this state, such as RUNNING.")
 @click.option("--owner", help="Only those of this user.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most.")
 @pass_session
 def list_(session: Session, state: str | None, owner: str | None, limit: int) -> None:
     """List experiments, newest first."""
@@ -77,7 +77,7 @@ def list_(session: Session, state: str | None, owner: str | None, limit: int) ->
 
 @experiment.command("search")
 @click.argument("text")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most.")
 @pass_session
 def search(session: Session, text: str, limit: int) -> None:
     """List experiments whose name has TEXT in it."""
@@ -132,7 +132,7 @@ def get(session: Session, name: str) -> None:
 @click.argument("name")
 @click.option("--state", help="Only those in this state, such as failed.")
 @click.option("--task", "node", help="Only the instances of this task of the file.")
-@click.option("--limit", type=click.IntRange(1), default=200, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="At most.")
 @pass_session
 def tasks(session: Session, name: str, state: str | None, node: str | None, limit: int) -> None:
     """List the tasks of an experiment that exist so far."""

@@ -90,7 +90,9 @@ def members(session: Session, name: str) -> None:
 @project.command("add-member")
 @click.argument("name")
 @click.argument("user")
-@click.option("--role", type=_ROLE, default="member", show_default=True)
+@click.option(
+    "--role", type=_ROLE, default="member", show_default=True, help="What the user may do."
+)
 @pass_session
 def add_member(session: Session, name: str, user: str, role: str) -> None:
     """Add a USER to a project, or give a member another role."""

@@ -187,7 +187,7 @@ def get_storage(session: Session, name: str) -> None:
 
 @storage.command("create")
 @click.argument("name")
-@click.option("--kind", type=_STORAGE_KIND, default="NFS", show_default=True)
+@click.option("--kind", type=_STORAGE_KIND, default="NFS", show_default=True, help="What it is.")
 @click.option("--path", required=True, help="The folder, as the server sees it.")
 @click.option("--description", help="What people should know.")
 @click.option("--for-project", metavar="PROJECT", help="Only this project may use it.")

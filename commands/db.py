@@ -38,6 +38,7 @@ def check() -> None:
     type=click.Choice(["postgresql", "mysql", "sqlite"]),
     default="postgresql",
     show_default=True,
+    help="The kind of database.",
 )
 def print_schema(dialect: database.Dialect) -> None:
     """Print the whole schema as SQL (db/schema.sql and db/schema.mysql.sql are made so)."""

@@ -145,6 +145,7 @@ def test_the_table_of_settings_is_complete() -> None:
     assert {setting.attribute for setting in SETTINGS} == attributes
 
 
+@pytest.mark.docs
 def test_every_setting_is_documented() -> None:
     """docs/configuration.md has a row for each setting, with its default and meaning."""
     page = GUIDE.read_text(encoding="utf-8")

@@ -17,6 +17,8 @@ from airavata_scheduler.models.experiment_tasks import TASK_KEYS
 from airavata_scheduler.models.function_file import function_node, read_function
 from airavata_scheduler.models.parameters import KEYS, TYPES
 
+pytestmark = pytest.mark.docs
+
 PAGE = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text()
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 FUNCTION = read_function(
