@@ -46,7 +46,8 @@ class Client:
     ) -> None:
         """Settle the settings; nothing is sent yet. Raises `BadInputError` for a wrong one.
 
-        `away_for_s` is how long a request is repeated while nobody answers, a minute if not given.
+        `away_for_s` is how long a request is repeated where the server never answered, a minute if
+        not given.
         """
         self.settings = Settings.resolve(
             os.environ if environ is None else environ,

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _PACKAGE = "airavata_scheduler.client"
 PROGRAM = "airavata"
-# Enough for a restart of the API; a server that was never started is noticed soon.
-AWAY_FOR_S = 8.0
+# A server that was never started, or is named wrongly, is noticed soon.
+AWAY_FOR_S = 4.0
 
 
 class Session:

@@ -23,8 +23,6 @@ CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 60.0
 # The sum of all waits of one request; a rolling restart of the API takes seconds.
 RETRY_FOR_S = 60.0
-# A server that never answered is more likely not there at all, or named wrongly: say so soon.
-FIRST_ANSWER_WITHIN_S = 4.0
 _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 10.0
 _RETRIED_STATUSES = frozenset({429, 502, 503, 504})
@@ -66,7 +64,7 @@ def wait_before(
 class Transport:
     """Speaks HTTP to one server as one user. Threads may share it.
 
-    Requests are repeated for `retry_for_s` seconds, `away_for_s` where nobody answers at all.
+    Requests are repeated for `retry_for_s` seconds, `away_for_s` where nobody ever answered.
     `http` replaces the network in tests; `sleep` and `clock` replace time there.
     """
 
@@ -84,7 +82,8 @@ class Transport:
         self.server = server.rstrip("/")
         self._tokens = tokens
         self._retry_for_s = retry_for_s
-        # A person at a prompt waits less for a server that is not there than for one that is busy.
+        # A server that never answered is more likely not there at all, or named wrongly, than busy
+        # or being restarted: a person at a prompt is told soon.
         self._away_for_s = retry_for_s if away_for_s is None else min(away_for_s, retry_for_s)
         self._sleep = sleep
         self._clock = clock
@@ -233,7 +232,7 @@ class Transport:
     def _patience_s(self, outcome: httpx.Response | httpx.TransportError) -> float:
         """For how long in all to try again after `outcome`."""
         self._has_answered = self._has_answered or isinstance(outcome, httpx.Response)
-        return self._retry_for_s if self._has_answered else FIRST_ANSWER_WITHIN_S
+        return self._retry_for_s if self._has_answered else self._away_for_s
 
     def _try(
         self, method: str, url: str, headers: Mapping[str, str], options: dict[str, Any]

@@ -119,7 +119,7 @@ def test_a_refusal_is_not_repeated(status: int, expected: type[ClientError]) -> 
 def test_it_gives_up_after_the_time_for_retries() -> None:
     """A server that was there is away for a minute: exit status 5, with the address."""
     twin = Twin([ok(), *[httpx.ConnectError("refused")] * 1000])
-    transport = twin.transport(retry_for_s=60)
+    transport = twin.transport(retry_for_s=60, away_for_s=4)
     transport.get("/health")
 
     with pytest.raises(UnreachableError, match="http://twin") as caught:
@@ -127,16 +127,6 @@ def test_it_gives_up_after_the_time_for_retries() -> None:
 
     assert caught.value.exit_code == 5
     assert 40 < sum(twin.slept) <= 60
-
-
-def test_a_server_that_never_answered_is_told_soon() -> None:
-    """A wrong address is said within seconds, not after a minute."""
-    twin = Twin([httpx.ConnectError("refused")] * 1000)
-
-    with pytest.raises(UnreachableError, match="http://twin"):
-        twin.transport().get("/health")
-
-    assert 1 < sum(twin.slept) <= 4
 
 
 def test_a_person_waits_less_for_a_server_that_is_not_there() -> None:
@@ -147,10 +137,10 @@ def test_a_person_waits_less_for_a_server_that_is_not_there() -> None:
     )
 
     with pytest.raises(UnreachableError):
-        away.transport(away_for_s=8).get("/health")
+        away.transport(away_for_s=4).get("/health")
 
-    assert sum(away.slept) <= 8
-    assert busy.transport(away_for_s=8).get("/health") == {"fine": True}
+    assert 1 < sum(away.slept) <= 4
+    assert busy.transport(away_for_s=4).get("/health") == {"fine": True}
 
 
 def test_busy_for_too_long_is_an_error_of_its_own() -> None:
