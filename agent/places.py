@@ -15,6 +15,7 @@ LEASE_NAME = re.compile(r"[0-9A-Za-z-]{1,64}\.\d{1,6}\.[0-9a-f]{32}", re.ASCII)
 KEEP_FAILED_S = 86400.0
 KEEP_FENCED_S = 7 * 86400.0
 _MARK = "keep-until"
+_SLACK_S = 60.0  # the times of files are rougher than the clock
 
 
 def is_lease_name(text: object) -> bool:
@@ -98,7 +99,7 @@ def _is_kept_of_failed(folder: Path) -> bool:
         mark = (folder / _MARK).stat()
     except OSError:
         return False
-    return mark.st_mtime - mark.st_ctime <= KEEP_FAILED_S
+    return mark.st_mtime - mark.st_ctime <= KEEP_FAILED_S + _SLACK_S
 
 
 def _open_up(function: Any, path: str, _error: Any) -> None:

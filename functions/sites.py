@@ -43,6 +43,7 @@ class AgentFacts:
     ended_at: int | None
     mode: str | None
     held: int
+    free: Mapping[str, Any]
 
     def silent_ms(self, now: int) -> int | None:
         """How long nothing was heard of it; None if it never had a session."""
@@ -52,6 +53,11 @@ class AgentFacts:
     def is_taking(self) -> bool:
         """Whether it would take work if it is there."""
         return self.state == "active" and self.ended_at is None and self.mode == "normal"
+
+    @property
+    def disk_is_full(self) -> bool:
+        """Whether it said that its disk has no room for tasks."""
+        return self.free.get("disk_mb") == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,13 @@ class Site:
         present = self.present()
         if not present:
             return self._absence()
+        if all(agent.disk_is_full for agent in present):
+            return Reason(
+                code="agent_disk_full",
+                detail=f"The disk of the agent {present[0].name} on {self.name} is nearly full: it "
+                "takes no new work.",
+                hint="Free some space on its machine, or set its OUTPUT_DIR to another disk.",
+            )
         return self._shortage(present, needs, features)
 
     def _is_heard(self, agent: AgentFacts) -> bool:
@@ -196,13 +209,14 @@ def _agents(compute_ids: list[str]) -> dict[str, list[AgentFacts]]:
             AgentSession.ended_at,
             AgentSession.mode,
             AgentSession.held,
+            AgentSession.free,
         )
         .join(AgentSession, JOIN.LEFT_OUTER, on=(AgentSession.id == Agent.session_id))
         .where(Agent.compute_id.in_(compute_ids))
         .order_by(Agent.name)
     )
     found: dict[str, list[AgentFacts]] = {}
-    for compute_id, name, state, capabilities, heartbeat_at, ended_at, mode, held in rows:
+    for compute_id, name, state, capabilities, heartbeat_at, ended_at, mode, held, free in rows:
         facts = AgentFacts(
             name=name,
             state=state,
@@ -211,6 +225,7 @@ def _agents(compute_ids: list[str]) -> dict[str, list[AgentFacts]]:
             ended_at=ended_at,
             mode=mode,
             held=held or 0,
+            free=free or {},
         )
         found.setdefault(compute_id, []).append(facts)
     return found
