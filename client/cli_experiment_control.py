@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from airavata_scheduler.client.command_line import Command, Session, pass_session
+from airavata_scheduler.client.output import counted
 
 
 def _acted(session: Session, name: str, action: str, sentence: str, **body: Any) -> None:
@@ -110,7 +111,7 @@ def resubmit(
         submit=True,
     )
     session.output.done(
-        f"Experiment {made.name} is submitted: {made.total} tasks.\n"
+        f"Experiment {made.name} is submitted: {counted(made.total, 'task')}.\n"
         f"Watch it: airavata experiment watch {made.id}",
         made.raw,
     )

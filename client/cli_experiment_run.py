@@ -15,7 +15,7 @@ from airavata_scheduler.client.command_line import (
 )
 from airavata_scheduler.client.errors import WaitTimeoutError
 from airavata_scheduler.client.experiment_sources import read_source
-from airavata_scheduler.client.output import cell, column, size
+from airavata_scheduler.client.output import cell, column, counted, size
 from airavata_scheduler.client.summary import print_summary
 from airavata_scheduler.client.watch import follow, view_for
 
@@ -60,10 +60,10 @@ def run(
     for warning in made.raw.get("warnings") or []:
         session.output.note(f"note: {warning}")
     if is_watched:
-        session.output.note(f"Experiment {made.name} ({made.id}): {made.total} tasks.")
+        session.output.note(f"Experiment {made.name} ({made.id}): {counted(made.total, 'task')}.")
         return _watched(session, made.id, made.name, timeout)
     session.output.done(
-        f"Experiment {made.name} is submitted: {made.total} tasks.\n"
+        f"Experiment {made.name} is submitted: {counted(made.total, 'task')}.\n"
         f"Watch it: airavata experiment watch {made.id}",
         made.raw,
     )
@@ -110,7 +110,9 @@ def _print_preview(session: Session, preview: dict[str, Any]) -> None:
     if session.as_json or session.quiet:
         output.record(preview)
         return
-    output.line(f"{preview.get('name')}: {preview.get('tasks')} tasks; nothing was started.")
+    output.line(
+        f"{preview.get('name')}: {counted(int(preview.get('tasks') or 0), 'task')}; nothing was started."
+    )
     columns = (
         column("TASK", "name"),
         column("TASKS", is_number=True),

@@ -158,6 +158,12 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def counted(number: int | None, noun: str) -> str:
+    """`1 task`, `2 tasks`; nothing counts as none."""
+    number = number or 0
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def paint(text: str, coloured: bool) -> str:
     """A state's word in its colour, other text as it is."""
     code = _COLOURS.get(text.strip()) if coloured else None
