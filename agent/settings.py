@@ -59,6 +59,12 @@ def _default_home(environ: Mapping[str, str]) -> Path:
     return Path("~/.airavata-agent").expanduser().absolute()
 
 
+def _own_authority(home: Path) -> Optional[Path]:
+    """The authority that install.sh left in the state folder, so that typed verbs trust it too."""
+    kept = home / "ca.pem"
+    return kept if kept.is_file() else None
+
+
 def _safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", name)
 
@@ -120,7 +126,7 @@ def read_settings(environ: Mapping[str, str], *, api_url: Optional[str] = None) 
         compute=environ.get("COMPUTE_ID") or None,
         poll_interval_s=max(1.0, duration_s(environ.get("POLL_INTERVAL", "30s"), "POLL_INTERVAL")),
         log_level=level,
-        ca_bundle=Path(bundle).expanduser() if bundle else None,
+        ca_bundle=Path(bundle).expanduser() if bundle else _own_authority(home),
         token=_token(environ),
         environment=dict(environ),
     )

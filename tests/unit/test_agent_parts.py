@@ -90,6 +90,19 @@ def test_malformed_settings_stop_the_start(environ: dict[str, str]) -> None:
         read_settings(environ)
 
 
+def test_the_authority_beside_the_identity_is_trusted(tmp_path: Path) -> None:
+    """install.sh leaves it there; a verb that the owner types has no variable for it."""
+    environ = {"AIRAVATA_AGENT_HOME": str(tmp_path)}
+
+    before = read_settings(environ).ca_bundle
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----")
+    named = read_settings({**environ, "AIRAVATA_CA_BUNDLE": "/etc/ssl/site.pem"}).ca_bundle
+
+    assert before is None
+    assert read_settings(environ).ca_bundle == tmp_path / "ca.pem"
+    assert named == Path("/etc/ssl/site.pem")
+
+
 def test_the_guides_variables_are_read() -> None:
     """worker.env of the deployment guide, an unexpanded $(hostname) included."""
     settings = read_settings(
