@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from enum import Enum
+from typing import TypeVar
 
 from airavata_scheduler.models.states import (
     EXPERIMENT_TRANSITIONS,
@@ -17,6 +18,7 @@ from airavata_scheduler.models.states import (
 )
 
 _MEMBER = re.compile(r"^    ([A-Z]+) = \S+  # (.+)$", re.MULTILINE)
+State = TypeVar("State", bound=Enum)
 
 
 def tables() -> dict[str, str]:
@@ -35,14 +37,11 @@ def _meanings(states: type[Enum]) -> dict[str, str]:
     return found
 
 
-def _with_transitions(
-    states: type[Enum], transitions: Mapping[Enum, Collection[Enum]] | Mapping[object, object]
-) -> str:
+def _with_transitions(states: type[State], transitions: Mapping[State, frozenset[State]]) -> str:
     lines = ["| state | meaning | may be followed by |", "|---|---|---|"]
     for state, meaning in zip(states, _meanings(states).values(), strict=True):
-        after = transitions[state]  # type: ignore[index]
-        assert isinstance(after, frozenset)
-        names = ", ".join(f"`{other.name}`" for other in states if other in after)
+        after = [other for other in states if other in transitions[state]]
+        names = ", ".join(f"`{other.name}`" for other in after)
         lines.append(f"| `{state.name}` | {meaning} | {names or 'nothing: it is final'} |")
     return "\n".join(lines)
 
