@@ -110,9 +110,8 @@ def _print_preview(session: Session, preview: dict[str, Any]) -> None:
     if session.as_json or session.quiet:
         output.record(preview)
         return
-    output.line(
-        f"{preview.get('name')}: {counted(int(preview.get('tasks') or 0), 'task')}; nothing was started."
-    )
+    tasks = counted(preview.get("tasks"), "task")
+    output.line(f"{preview.get('name')}: {tasks}; nothing was started.")
     columns = (
         column("TASK", "name"),
         column("TASKS", is_number=True),
