@@ -83,6 +83,19 @@ def store(rows: list[tuple[Any, ...]], known: Iterable[str] = ()) -> None:
     insert_rows("attempts", _COLUMNS, rows)
 
 
+def take_back(lease_ids: Sequence[str]) -> None:
+    """Forget that these attempts expired: their agents are back and hold them still.
+
+    One whose report was accepted stays.
+    """
+    if lease_ids:
+        change(
+            f"DELETE FROM attempts WHERE lease_id IN ({marks(lease_ids)}) "
+            "AND report_digest IS NULL",
+            lease_ids,
+        )
+
+
 def _cut(text: str | None, limit: int) -> str | None:
     if text is None:
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from airavata_scheduler.models import attempts
 from airavata_scheduler.models.agent_session import Caller, Session, caller_of, live_session
 from airavata_scheduler.models.counters import CounterChanges
 from airavata_scheduler.models.database import retried, transaction
@@ -110,7 +111,7 @@ def _started_at(row: TaskRow, one: Mark, now: int) -> int:
 def hold(session: Session, held: Iterable[Held]) -> Wakeups:
     """Write that the session holds these leases; their rows must be locked."""
     changes = CounterChanges()
-    rows = []
+    rows, attached_again = [], []
     for one in held:
         rows.append(
             (
@@ -125,8 +126,11 @@ def hold(session: Session, held: Iterable[Held]) -> Wakeups:
             )
         )
         changes.move(one.row.node_id, one.row.state, one.state)
+        if not one.row.state.is_leased:
+            attached_again.append(one.lease.lease_id)
     if not rows:
         return Wakeups()
+    attempts.take_back(sorted(attached_again))
     update_rows(
         "tasks",
         ["id"],

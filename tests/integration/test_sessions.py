@@ -22,6 +22,12 @@ def digest(grants: list[Grant]) -> tuple[int, str]:
     return len(grants), f"{xor:x}"
 
 
+def fall_silent(agent: Agent) -> None:
+    """Let the agent's session expire."""
+    change("UPDATE agent_sessions SET heartbeat_at = 0 WHERE id = %s", [agent.session_id])
+    work(leases.expire_sessions())
+
+
 def test_a_new_session_takes_the_leases_of_the_old_one_over() -> None:
     """A restarted agent goes on with what it holds; the older session is told that it is over."""
     world = World()
@@ -149,6 +155,30 @@ def test_a_lease_that_expired_is_attached_again_by_the_full_list() -> None:
     expected = ["superseded" if g.task_id == taken.task_id else "keep" for g in grants]
     assert opened.verdicts == expected
     assert counts(experiment_id) == {"running": 1, "leased": 1}
+    check_counters()
+
+
+@pytest.mark.parametrize("way", ["full list", "start"])
+def test_a_lease_that_is_attached_again_may_end_in_every_way(way: str) -> None:
+    """Its attempt counts as expired no longer: it is reported, or expires once more."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 2))
+    grants = agent.claim(2)
+    fall_silent(agent)
+    if way == "full list":
+        agent.open(leases=[(g.lease, "running") for g in grants])
+    else:
+        agent.open()
+        leases.start(agent.session_id, [g.lease for g in grants])
+    assert execute("SELECT COUNT(*) FROM attempts") == [(0,)]
+
+    assert agent.complete(grants[:1]) == ["accepted"]
+    fall_silent(agent)
+
+    assert counts(experiment_id) == {"completed": 1, "queued": 1}
+    outcomes = execute("SELECT outcome FROM attempts ORDER BY outcome")
+    assert outcomes == [("COMPLETED",), ("EXPIRED",)]
     check_counters()
 
 
