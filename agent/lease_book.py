@@ -6,67 +6,46 @@ for anything in here waits on `changed`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
+from airavata_scheduler.agent.durations import Durations
+from airavata_scheduler.agent.held import (
+    FINISHING,
+    LAUNCHING,
+    READY,
+    REPORTING,
+    RUNNING,
+    WAITING,
+    Held,
+    Tally,
+    cores_of,
+    ram_of,
+)
 from airavata_scheduler.agent.machine import Capacity
 from airavata_scheduler.agent.processes import uptime_s
 
-Json = dict[str, Any]
+__all__ = [
+    "FINISHING",
+    "LAUNCHING",
+    "MOST_IDLERS",
+    "READY",
+    "REPORTING",
+    "RUNNING",
+    "WAITING",
+    "Held",
+    "LeaseBook",
+]
 
-WAITING = "waiting"  # held, gate closed, not confirmed yet
-READY = "ready"  # may start as soon as there is room
-LAUNCHING = "launching"  # journalled; the payload may have started
-RUNNING = "running"
-FINISHING = "finishing"  # ended; outputs and logs are being collected
-REPORTING = "reporting"  # the result is in the journal, not acknowledged yet
+Json = dict[str, Any]
 
 MOST_IDLERS = 256  # payloads that need no core, at one time
 _SKIP_AHEAD_S = 30.0
-
-
-@dataclass(eq=False)
-class Held:
-    """One lease. `reason` says why its payload was told to stop: cancel, superseded, gone, …"""
-
-    lease: str
-    offer: Json
-    spec: Json
-    phase: str = READY
-    worker: str | None = None
-    inputs: Json | None = None
-    reason: str | None = None
-    started_at: float | None = None  # uptime seconds
-    received_at: float = field(default_factory=uptime_s)
-    gpus: tuple[str, ...] = ()
-    reserved: bool = False
-    journalled: bool = False  # its `launching` record is on the disk
-    told: str = ""  # the phase that the server knows
-    report: Json | None = None
-    streamed: dict[str, int] = field(default_factory=dict)  # stream → bytes shipped
-    log_lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def lease_id(self) -> str:
-        """The random part of the name."""
-        return self.lease.rpartition(".")[2]
-
-    @property
-    def is_python(self) -> bool:
-        """Whether a warm worker runs it."""
-        return bool(self.spec["kind"] == "python")
-
-    @property
-    def server_phase(self) -> str:
-        """The phase in the server's words."""
-        if self.phase in (FINISHING, REPORTING):
-            return "finalizing"
-        return "running" if self.phase in (LAUNCHING, RUNNING) else "leased"
 
 
 class LeaseBook:
@@ -84,7 +63,8 @@ class LeaseBook:
         self._idlers = 0
         self._ready_idlers = 0
         self._digest = 0
-        self._waiting = 0
+        self._gate: deque[Held] = deque()  # wait for the API's OK
+        self._tally = Tally()
         self.durations = Durations()
         self.on_room: Callable[[], None] = lambda: None
 
@@ -95,9 +75,11 @@ class LeaseBook:
                 return False
             self._held[held.lease] = held
             self._digest ^= int(held.lease_id, 16)
+            self._tally.count(held, 1)
             if held.phase == READY:
                 self._enqueue(held)
-            self._waiting += held.phase == WAITING
+            elif held.phase == WAITING:
+                self._gate.append(held)
             self.changed.notify_all()
             return True
 
@@ -108,16 +90,15 @@ class LeaseBook:
     def make_ready(self, held: Held) -> None:
         """The lease may start; puts it (again) into the queue."""
         with self.changed:
-            self._waiting -= held.phase == WAITING
-            held.phase, held.worker = READY, None
+            self._move(held, READY)
+            held.worker = None
             self._enqueue(held)
             self.changed.notify_all()
 
     def set_phase(self, held: Held, phase: str) -> None:
         """Move a lease on."""
         with self.changed:
-            self._waiting -= held.phase == WAITING
-            held.phase = phase
+            self._move(held, phase)
             if phase in (RUNNING, LAUNCHING) and held.started_at is None:
                 held.started_at = uptime_s()
             self.changed.notify_all()
@@ -135,7 +116,7 @@ class LeaseBook:
             if held is not None:
                 self._digest ^= int(held.lease_id, 16)
                 self._free_share(held)
-                self._waiting -= held.phase == WAITING
+                self._tally.count(held, -1)
                 self._unqueue(held)
                 self.changed.notify_all()
             return held
@@ -146,9 +127,30 @@ class LeaseBook:
             return list(self._held.values())
 
     @property
+    def tally(self) -> Tally:
+        """How much is held; a copy."""
+        with self.changed:
+            return replace(self._tally)
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether more is held than runs at one time."""
+        return self._tally.active > self.capacity.cpu
+
+    @property
     def waiting(self) -> bool:
         """Whether a lease waits for the API's OK to start."""
-        return self._waiting > 0
+        return bool(self._gate)
+
+    def at_the_gate(self, most: int) -> list[Held]:
+        """Leases that wait for the API's OK, in the order in which they came."""
+        with self.changed:
+            return list(itertools.islice(self._gate, most))
+
+    def pass_gate(self, held: Held) -> None:
+        """The API answered for it."""
+        with self.changed:
+            self._leave_gate(held)
 
     def in_phase(self, *phases: str) -> list[Held]:
         """Held leases in one of `phases`."""
@@ -241,7 +243,7 @@ class LeaseBook:
         """Why the spec can never run on this machine; None when it can."""
         for wanted, limit, unit in (
             (cores_of(spec), self.capacity.cpu, "cores"),
-            (_ram(spec), self.capacity.ram_mb, "MB of memory"),
+            (ram_of(spec), self.capacity.ram_mb, "MB of memory"),
             (spec.get("gpu") or 0, len(self.capacity.gpus), "GPUs"),
         ):
             if wanted > limit:
@@ -255,7 +257,22 @@ class LeaseBook:
             self._ready.append(held)
             self._ready_idlers += not cores_of(held.spec)
 
+    def _move(self, held: Held, phase: str) -> None:
+        counted = held.lease in self._held  # a late end of a lease that was dropped meanwhile
+        if counted:
+            self._tally.count(held, -1)
+        if held.phase == WAITING:
+            self._leave_gate(held)
+        held.phase = phase
+        if counted:
+            self._tally.count(held, 1)
+
+    def _leave_gate(self, held: Held) -> None:
+        with contextlib.suppress(ValueError):
+            self._gate.remove(held)
+
     def _unqueue(self, held: Held) -> None:
+        self._leave_gate(held)
         if held.phase == READY:
             self._ready = deque(item for item in self._ready if item is not held)
             self._ready_idlers = sum(not cores_of(item.spec) for item in self._ready)
@@ -272,7 +289,7 @@ class LeaseBook:
     def _reserve_size(self, spec: Json) -> bool:
         if self._used_cpu + cores_of(spec) > self.capacity.cpu:
             return False
-        if self._used_ram_mb + _ram(spec) > self.capacity.ram_mb:
+        if self._used_ram_mb + ram_of(spec) > self.capacity.ram_mb:
             return False
         if not cores_of(spec) and self._idlers >= MOST_IDLERS:
             return False
@@ -292,55 +309,11 @@ class LeaseBook:
 
     def _take_size(self, spec: Json) -> None:
         self._used_cpu += cores_of(spec)
-        self._used_ram_mb += _ram(spec)
+        self._used_ram_mb += ram_of(spec)
         self._idlers += not cores_of(spec)
 
     def _free_size(self, spec: Json) -> None:
         self._idlers -= not cores_of(spec)
         self._used_cpu -= cores_of(spec)
-        self._used_ram_mb -= _ram(spec)
+        self._used_ram_mb -= ram_of(spec)
         self.on_room()
-
-
-def cores_of(spec: Json) -> int:
-    """Cores that a task needs: 1 unless it says otherwise; 0 for one that mostly waits."""
-    cpu = spec.get("cpu")
-    return 1 if cpu is None else max(0, int(cpu))
-
-
-def _ram(spec: Json) -> int:
-    return int(spec.get("ram_mb") or 0)
-
-
-class Durations:
-    """How long payloads of each spec take, smoothed; short ones may be claimed ahead."""
-
-    def __init__(self) -> None:
-        self._mean_s: dict[str, float] = {}
-        self._lock = threading.Lock()
-        self._recent: deque[tuple[float, float]] = deque(maxlen=512)
-
-    def saw(self, spec_key: str, seconds: float) -> None:
-        """One payload took `seconds`."""
-        with self._lock:
-            before = self._mean_s.get(spec_key, seconds)
-            if len(self._mean_s) > 512 and spec_key not in self._mean_s:
-                self._mean_s.clear()
-            # A long one counts at once, a short one slowly: batches shrink faster than they grow.
-            share = 0.5 if seconds > before else 0.1
-            self._mean_s[spec_key] = before + share * (seconds - before)
-            self._recent.append((time.monotonic(), seconds))
-
-    def mean_s(self, spec_key: str) -> float | None:
-        """The smoothed duration; None when none ended yet."""
-        return self._mean_s.get(spec_key)
-
-    def ahead(self, cpu: int, horizon_s: float = 0.5, most: int = 400) -> int:
-        """How many leases to hold beyond what runs: what ends in `horizon_s`; 0 if unknown."""
-        with self._lock:
-            now = time.monotonic()
-            recent = [item for item in self._recent if now - item[0] < 5.0][-64:]
-        if not recent:
-            return 0
-        mean = max(sum(seconds for _, seconds in recent) / len(recent), 0.0005)
-        return 0 if mean > horizon_s else min(most, int(cpu * horizon_s / mean))

@@ -1,24 +1,21 @@
-"""The gate loop: leases that may start only after the API's OK, and their inputs."""
+"""The gate loop: leases that may start only after the API's OK."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airavata_scheduler.agent import outcomes
-from airavata_scheduler.agent.faults import Refused, Unreachable
-from airavata_scheduler.agent.inputs import InputProblem
-from airavata_scheduler.agent.lease_book import REPORTING, WAITING, Held
+from airavata_scheduler.agent.lease_book import Held
 from airavata_scheduler.agent.loop import Loop
 
 if TYPE_CHECKING:
     from airavata_scheduler.agent.runtime import Runtime
 
 Json = dict[str, Any]
-_BATCH = 100
+_BATCH = 500
 
 
 class GateLoop(Loop):
-    """Confirms starts in batches; `confirmed` is on the disk before anything is started."""
+    """Confirms starts in batches, as soon as leases come: an offer that is not taken up lapses."""
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime, "gate")
@@ -36,9 +33,8 @@ class GateLoop(Loop):
         runtime.modes.listening.wait()
         with book.changed:
             book.changed.wait_for(lambda: runtime.stop.is_set() or book.waiting)
-            waiting = [held for held in book.in_phase(WAITING) if held.reason is None][:_BATCH]
+            waiting = book.at_the_gate(_BATCH)
         if not waiting or runtime.stop.is_set():
-            runtime.stop.wait(0.05)
             return
         answer = runtime.api.post("/leases/start", {"leases": [held.lease for held in waiting]})
         lines = {str(line.get("lease")): line for line in answer.get("items") or ()}
@@ -46,24 +42,14 @@ class GateLoop(Loop):
             line = lines.get(held.lease)
             if line is not None:
                 self._obey(held, line)
+        if len(lines) < len(waiting):
+            runtime.stop.wait(1.0)  # left unanswered: asked again, but not at once
 
     def _obey(self, held: Held, line: Json) -> None:
         runtime = self.runtime
         verdict = str(line.get("verdict"))
-        if verdict != "ok":
+        runtime.book.pass_gate(held)
+        if verdict == "ok":
+            runtime.staging.add(held, line)
+        else:
             runtime.stopper.obey(held.lease, verdict)
-            return
-        try:
-            for wanted in line.get("inputs") or ():
-                runtime.inputs.place(runtime.places.make(held.lease) / "work", wanted)
-        except (InputProblem, Refused, Unreachable, OSError) as problem:
-            runtime.log.warning(f"input missing: {problem}", lease=held.lease)
-            runtime.book.set_phase(held, REPORTING)
-            text = f"An input cannot be fetched: {problem}."
-            runtime.reports.add(held, outcomes.lost(held, "input_missing", text))
-            return
-        held.inputs = dict(line.get("parameters") or {})
-        runtime.journal.commit({"t": "confirmed", "leases": {held.lease: held.inputs}})
-        with runtime.book.changed:
-            if held.phase == WAITING:
-                runtime.book.make_ready(held)

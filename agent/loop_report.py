@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Batch = list[tuple[Json, bool]]
-_BUSY_ITEMS = 8
-_GATHER_S = 0.003
+_GATHER_ITEMS = 64
+_GATHER_S = 0.2
 
 
 class ReportLoop(Loop):
@@ -25,7 +25,7 @@ class ReportLoop(Loop):
 
     def __init__(self, runtime: Runtime) -> None:
         super().__init__(runtime, "report")
-        self._last_size = 0
+        self._sent_at = 0.0  # monotonic second of the latest call
 
     def wake(self) -> None:
         """The agent stops."""
@@ -35,13 +35,14 @@ class ReportLoop(Loop):
     def turn(self) -> None:
         """One batch."""
         runtime = self.runtime
+        runtime.reports.wait(runtime.stop)
+        if runtime.book.has_backlog:
+            # Nobody waits for one result while others are in hand: one call tells of many. The last
+            # ones, and those of an agent that is not busy, are told at once.
+            runtime.reports.gather(_GATHER_ITEMS, self._sent_at + _GATHER_S)
         batch = runtime.reports.take(runtime.stop)
         if not batch:
             return
-        if self._last_size >= _BUSY_ITEMS and len(batch) < _BUSY_ITEMS:
-            # Under load a few milliseconds make one call of many.
-            time.sleep(_GATHER_S)
-        self._last_size = len(batch)
         fresh = [item for item, journalled in batch if not journalled]
         if fresh:
             runtime.crash_point("report.before")
@@ -59,6 +60,7 @@ class ReportLoop(Loop):
         runtime = self.runtime
         claim = runtime.claims.take(blocking=False)
         items = [on_the_wire(item, runtime.boot_id) for item, _ in batch]
+        self._sent_at = time.monotonic()
         try:
             if claim is not None:
                 runtime.journal.sync()
@@ -106,6 +108,7 @@ class ReportLoop(Loop):
             ended.append(item["lease"])
             self._forget(item, verdict)
         if ended:
+            runtime.reports.answered(ended)
             epoch = answer.get("epoch") or runtime.epoch
             runtime.journal.append({"t": "acked", "leases": ended, "epoch": epoch})
 

@@ -29,6 +29,7 @@ class Reports:
         self._runtime = runtime
         self._changed = threading.Condition()
         self._queue: deque[tuple[Json, bool]] = deque()  # (item, whether the journal has it)
+        self._under_way: set[str] = set()  # leases whose results wait or are being sent
         self._old: Iterator[Json] | None = None
 
     def __len__(self) -> int:
@@ -40,23 +41,26 @@ class Reports:
         item[_ENDED] = [round(at[0], 3), round(at[1], 3), self._runtime.boot_id]
         held.report = item
         self._runtime.book.set_phase(held, REPORTING)
-        with self._changed:
-            self._queue.append((item, False))
-            self._changed.notify_all()
+        self._queue_up(item, journalled=False)
 
     def restore(self, item: Json) -> None:
         """A result that the journal has and that was not acknowledged."""
-        with self._changed:
-            self._queue.append((item, True))
-            self._changed.notify_all()
+        self._queue_up(item, journalled=True)
 
     def again(self, lease: str) -> None:
-        """The server asks for a result again."""
+        """The server has a result that we still listed as unreported: its answer got lost.
+
+        Often the question only crossed the answer. A result that is acknowledged by now, or is on
+        its way, needs nothing more.
+        """
         entry = self._runtime.journal.state.entries.get(lease)
-        if entry is not None and entry.report is not None:
+        if entry is not None and entry.report is not None and lease not in self._under_way:
             self.restore(entry.report)
-        elif entry is None:
-            self.all_again()
+
+    def answered(self, leases: list[str]) -> None:
+        """Verdicts on these results arrived."""
+        with self._changed:
+            self._under_way.difference_update(leases)
 
     def all_again(self) -> None:
         """Report what was acknowledged once more: the server's epoch changed."""
@@ -70,13 +74,10 @@ class Reports:
             self._queue.extendleft(reversed(batch))
 
     def take(self, stop: threading.Event) -> list[tuple[Json, bool]]:
-        """The next batch; waits for one. Empty when the agent stops."""
+        """The next batch; empty when there is none, or the agent stops."""
         with self._changed:
-            while not self._queue and not stop.is_set():
-                if self._old is not None:
-                    self._refill()
-                    continue
-                self._changed.wait()
+            while not self._queue and self._old is not None and not stop.is_set():
+                self._refill()
             batch: list[tuple[Json, bool]] = []
             size = 0
             while self._queue and len(batch) < MOST_ITEMS:
@@ -87,9 +88,30 @@ class Reports:
                 batch.append(self._queue.popleft())
             return batch
 
-    def release(self) -> None:
-        """Wake a waiting `take`."""
+    def gather(self, items: int, until_s: float) -> None:
+        """Wait until `items` results are there, or until that monotonic second."""
         with self._changed:
+            while 0 < len(self._queue) < items and not self._runtime.stop.is_set():
+                left_s = until_s - time.monotonic()
+                if left_s <= 0:
+                    return
+                self._changed.wait(left_s)
+
+    def wait(self, stop: threading.Event) -> None:
+        """Return when there is a result to report, or the agent stops."""
+        with self._changed:
+            while not self._queue and self._old is None and not stop.is_set():
+                self._changed.wait()
+
+    def release(self) -> None:
+        """Wake whoever waits."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _queue_up(self, item: Json, *, journalled: bool) -> None:
+        with self._changed:
+            self._queue.append((item, journalled))
+            self._under_way.add(item["lease"])
             self._changed.notify_all()
 
     def _refill(self) -> None:

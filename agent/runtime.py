@@ -31,6 +31,8 @@ from airavata_scheduler.agent.loop_heartbeat import Beat, HeartbeatLoop
 from airavata_scheduler.agent.loop_launch import LaunchLoop
 from airavata_scheduler.agent.loop_logs import LogLoop
 from airavata_scheduler.agent.loop_report import ReportLoop
+from airavata_scheduler.agent.loop_stage import LOOPS as STAGE_LOOPS
+from airavata_scheduler.agent.loop_stage import StageLoop, Staging
 from airavata_scheduler.agent.loop_watch import WatchLoop
 from airavata_scheduler.agent.machine import capacity
 from airavata_scheduler.agent.modes import Modes, is_crash_loop
@@ -107,6 +109,7 @@ class Runtime:
         self.pool = Pool(self)
         self.book.on_room = self.pool.room_came
         self.fetcher = FetchLoop(self)
+        self.staging = Staging()
         self.watch = WatchLoop(self)
         self.claim_loop = ClaimLoop(self)
         self._local: list[Loop] = [
@@ -121,6 +124,7 @@ class Runtime:
             self.fetcher,
             *(SlowFinishLoop(self, number) for number in (1, 2, 3)),
             GateLoop(self),
+            *(StageLoop(self, number + 1) for number in range(STAGE_LOOPS)),
             LogLoop(self),
             ReportLoop(self),
             HeartbeatLoop(self),
