@@ -175,6 +175,7 @@ def test_after_a_reboot_nothing_is_started_again(twin: AgentApi, agent: AgentPro
 def _pretend_another_boot(folder: Path, lease: str) -> None:
     journal = Journal(folder)
     entry = journal.state.entries[lease]
+    assert entry.state in ("launching", "running")
     journal.commit({"t": "boot", "boot": "an-earlier-boot", "at": 0.0})
     journal.commit({"t": "launching", "leases": [lease], "w": entry.worker})
     journal.close()
