@@ -65,12 +65,14 @@ def reported(row: TaskRow, report: Report, session: Session) -> tuple[Any, ...]:
     )
 
 
-def expired(row: TaskRow, message: str, now: int) -> tuple[Any, ...]:
-    """The row of an attempt that ended because its agent was silent."""
+def unreported(
+    row: TaskRow, outcome: Outcome, code: str, message: str, now: int
+) -> tuple[Any, ...]:
+    """The row of an attempt that ended without a word of its agent about it."""
     started = row.started_at or row.leased_at or now
     return (
         *(row.lease_id, row.id, row.experiment_id, row.attempt, row.agent_id, row.session_id),
-        *(row.compute_id, Outcome.EXPIRED.value, "infrastructure", "agent_expired", message),
+        *(row.compute_id, outcome.value, "infrastructure", code, message),
         *(None, None, row.leased_at, row.started_at, now, now - started, None, None, None, None),
     )
 
@@ -84,7 +86,7 @@ def store(rows: list[tuple[Any, ...]], known: Iterable[str] = ()) -> None:
 
 
 def take_back(lease_ids: Sequence[str]) -> None:
-    """Forget that these attempts expired: their agents are back and hold them still.
+    """Forget that these attempts ended: their agents are back and hold them still.
 
     One whose report was accepted stays.
     """

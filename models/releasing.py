@@ -18,7 +18,8 @@ from airavata_scheduler.models.lease_records import (
 from airavata_scheduler.models.report_rules import is_current, is_newest, may_reattach
 from airavata_scheduler.models.settling import Settlement, settle
 from airavata_scheduler.models.starting import PHASES, Held, hold
-from airavata_scheduler.models.states import TaskState
+from airavata_scheduler.models.states import Outcome, TaskState
+from airavata_scheduler.models.sweeping import end_unreported
 from airavata_scheduler.models.task_rows import LEASED, TaskRow, lock_tasks, read_tasks
 
 
@@ -98,7 +99,7 @@ def reconcile_session(
             for task_id in absent
             if task_id in rows and rows[task_id].session_id == session.id
         ]
-        settlements = [_missing(row) for row in missing if row.state.is_leased]
+        settlements = _missing([row for row in missing if row.state.is_leased], session.now)
         return Reconciled(verdicts=verdicts, wakeups=wakeups | settle(settlements, session.now))
 
 
@@ -115,15 +116,19 @@ def _take(
     taken[row.id] = Held(row=row, lease=lease, state=state, started_at=started_at)
 
 
-def _missing(row: TaskRow) -> Settlement:
-    """A lease that its agent does not know: it was never received, so nothing has run.
+def _missing(rows: list[TaskRow], now: int) -> list[Settlement]:
+    """Leases that their agent does not know: never received, so nothing has run, and given back.
 
-    One that had started is lost with the agent's journal; the infrastructure budget pays for that.
+    Those that had started are lost with the agent's journal; the infrastructure budget pays.
     """
-    reason = "the agent does not hold this lease"
-    if row.state is TaskState.LEASED or row.cancel_requested_at is not None:
-        return _given_back(row, reason)
-    return Settlement(row=row, state=TaskState.QUEUED, infra_failures=1, reason=reason)
+    message = "the agent does not hold this lease"
+    unstarted = [row for row in rows if row.state is TaskState.LEASED]
+    started = [row for row in rows if row.state is not TaskState.LEASED]
+    said = ("lease_forgotten", message)
+    return [
+        *(_given_back(row, message) for row in unstarted),
+        *end_unreported(started, Outcome.LOST, said, now),
+    ]
 
 
 def _absent(session: Session, listed: set[str], unresolved: set[str], older_ms: int) -> set[str]:

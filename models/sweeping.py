@@ -8,6 +8,7 @@ silence may have been ours.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from airavata_scheduler.models import attempts, epoch, stats
@@ -136,26 +137,38 @@ def expire_session(
                 [now, reason, session_id],
             )
         silent_s = (now - found[0][0]) // 1000
-        return len(rows), _requeue_silent(rows, f"no word from the agent for {silent_s} s", now)
+        said = ("agent_expired", f"no word from the agent for {silent_s} s")
+        settlements = end_unreported(rows, Outcome.EXPIRED, said, now, keep_lease=True)
+        return len(rows), settle(settlements, now)
 
 
-def _requeue_silent(rows: list[TaskRow], message: str, now: int) -> Wakeups:
+def end_unreported(
+    rows: Sequence[TaskRow],
+    outcome: Outcome,
+    said: tuple[str, str],
+    now: int,
+    *,
+    keep_lease: bool = False,
+) -> list[Settlement]:
+    """Store attempts whose agent will not report them; how their tasks go on, still to be settled.
+
+    `said` is the code and the message; the infrastructure budget pays. The rows must be locked.
+    """
+    code, message = said
     lost_before = attempts.agents_that_lost(row.id for row in rows if row.infra_failures)
-    attempts.store([attempts.expired(row, message, now) for row in rows])
+    attempts.store([attempts.unreported(row, outcome, code, message, now) for row in rows])
     stats.add(
-        (str(row.compute_id), Outcome.EXPIRED.value, max(0, now - (row.started_at or now)))
-        for row in rows
+        (str(row.compute_id), outcome.value, max(0, now - (row.started_at or now))) for row in rows
     )
-    settlements = [
+    return [
         lost(
             row,
-            f"agent_expired: {message}",
+            f"{code}: {message}",
             len(lost_before.get(row.id, set()) | {str(row.agent_id)}),
-            keep_lease=True,
+            keep_lease=keep_lease,
         )
         for row in rows
     ]
-    return settle(settlements, now)
 
 
 def _timer_ms(timers: Any, name: str, default_s: float) -> int:

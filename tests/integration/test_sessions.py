@@ -61,6 +61,23 @@ def test_a_restart_gives_back_what_the_journal_does_not_know() -> None:
     check_counters()
 
 
+def test_payloads_that_an_agent_forgets_again_and_again_use_up_the_budget() -> None:
+    """A task that takes its agent's journal along ends FAILED, with its attempts on record."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1))
+    for attempt in range(1, 5):
+        available_now()
+        grant = agent.claim()[0]
+        agent.beat(marks=[Mark(lease=grant.lease, phase="running")])
+        work(agent.open(leases=[]).wakeups)
+        recorded = execute("SELECT outcome, failure_code FROM attempts")
+        assert recorded == [("LOST", "lease_forgotten")] * attempt
+
+    assert counts(experiment_id) == {"failed": 1}
+    check_counters()
+
+
 def test_a_restart_keeps_leases_of_a_claim_without_an_answer() -> None:
     """They can still be asked for by the claim's id, also in the new session."""
     world = World()
