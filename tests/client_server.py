@@ -81,7 +81,8 @@ def served(sqlite_url: str, tmp_path: Path) -> Iterator[Served]:
     app.testing = False
     api = Api(app=app, config=config, nobody=Caller(client=app.test_client()))
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    server.daemon_threads = True  # type: ignore[attr-defined]  # of the threading mix-in
+    # Its end waits for requests that are under way: their connections are about to be closed.
+    server.daemon_threads = False  # type: ignore[attr-defined]  # of the threading mix-in
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}"
