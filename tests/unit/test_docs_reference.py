@@ -227,10 +227,10 @@ def test_every_variable_of_the_agent_is_documented() -> None:
     """What agent/settings.py and agent/transport.py read from the environment."""
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "agent").glob("*.py"))
     read = set(re.findall(r'environ(?:ment)?(?:\.get\(|\[)"([A-Z][A-Z_]+)"', source))
-    text = page("agent.md")
+    cells = re.findall(r"^\| (`[A-Z][^|]*) \|", page("agent.md"), re.MULTILINE)
 
     assert "API_URL" in read
-    assert {name for name in read if f"`{name}`" not in text} == set()
+    assert read - set(re.findall(r"`([A-Z_]+)`", " ".join(cells))) == set()
 
 
 def test_every_failure_code_of_the_agent_is_documented() -> None:
@@ -244,6 +244,6 @@ def test_every_key_of_the_policy_file_is_documented() -> None:
     """The owner's limits."""
     source = (ROOT / "agent" / "policy.py").read_text(encoding="utf-8")
     known = ast.literal_eval(re.search(r"^_KNOWN = ({.*?^})", source, re.M | re.S)[1])  # type: ignore[index]
-    text = page("agent.md")
+    shown = set(re.findall(r"^([a-z_]+) = ", page("agent.md"), re.MULTILINE))
 
-    assert {key for keys in known.values() for key in keys if key not in text} == set()
+    assert shown == {key for keys in known.values() for key in keys}
