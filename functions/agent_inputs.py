@@ -7,9 +7,9 @@ opens something to the holder of the lease, and for as long as the lease is held
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,8 +18,7 @@ from urllib.parse import urlencode
 from flask import Response
 from pydantic import BaseModel, Field
 
-from airavata_scheduler.backends import stores
-from airavata_scheduler.backends.storage import user_key
+from airavata_scheduler.backends.storage import StorageUnavailable
 from airavata_scheduler.functions import blobs, downloads, tokens
 from airavata_scheduler.functions.agent_lease_access import (
     HeldLease,
@@ -33,19 +32,26 @@ from airavata_scheduler.functions.agent_reference_inputs import (
     reference_files,
 )
 from airavata_scheduler.functions.agent_shedding import sheds
+from airavata_scheduler.functions.agent_staged_inputs import (
+    MAX_INPUTS,
+    StagedFile,
+    staged_files,
+    staged_object,
+)
 from airavata_scheduler.functions.shapes import Query
 from airavata_scheduler.models.database import execute
-from airavata_scheduler.models.errors import Forbidden, NotFound
+from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound
 from airavata_scheduler.models.lease_records import LeaseName
 from airavata_scheduler.models.node_facts import node_facts
 from airavata_scheduler.models.tables_record import Artifact
 
 BASE = "/agent/v1"
-MAX_INPUTS = 20_000  # of one task; more belong into an archive or a folder of the site
 
 Kind = Literal["artifact", "stage", "absent"]
 
 api = blueprint("agent_inputs")
+
+_log = logging.getLogger(__name__)
 
 
 class InputPath(LeasePath):
@@ -90,13 +96,23 @@ class _Input:
 
 
 def inputs_of(passed: list[LeaseName]) -> dict[LeaseName, dict[str, Any]]:
-    """For each lease that passed the gate: {inputs: […], parameters: {NAME: local path}}."""
-    return {lease: _documents(held(str(lease))) for lease in passed}
+    """For each lease that passed the gate: {inputs: […], parameters: {NAME: local path}}.
+
+    A lease that ended meanwhile, or whose storage is away now, is left out: its agent asks again,
+    and the others need not wait for it.
+    """
+    found = {}
+    for lease in passed:
+        try:
+            found[lease] = _documents(held(str(lease)))
+        except (Conflict, NotFound, StorageUnavailable) as error:
+            _log.info("lease %s: its inputs cannot be listed now: %s", lease, error.detail)
+    return found
 
 
 def _documents(lease: HeldLease) -> dict[str, Any]:
     spec = node_facts(lease.node_id).spec
-    found = [*_files(spec), *_staged(lease, spec)]
+    found = [*_files(spec), *map(_from_staged, staged_files(lease, spec))]
     parameters: dict[str, str] = {}
     for reference in spec["references"]:
         place, files = reference_files(lease, reference)
@@ -132,53 +148,10 @@ def _files(spec: dict[str, Any]) -> Iterator[_Input]:
         )
 
 
-def _staged(lease: HeldLease, spec: dict[str, Any]) -> Iterator[_Input]:
-    """Data from storage resources; a folder is listed file by file."""
-    for position, entry in enumerate(spec["stage_in"]):
-        storage_id = _usable_storage(entry["storage"], lease.project_id)
-        store = stores.store(storage_id)
-        source = user_key(entry["source"])
-        if not entry["folder"]:
-            yield _stage_input(
-                lease,
-                f"{position}/",
-                destination=entry["destination"],
-                size=store.size(source),
-                key=storage_id + source,
-            )
-            continue
-        listed = 0
-        for item in store.list(source):
-            inside = item.key[len(source) :].lstrip("/")
-            destination = f"{entry['destination'].rstrip('/')}/{inside}"
-            yield _stage_input(
-                lease,
-                f"{position}/{inside}",
-                destination=destination,
-                size=item.size,
-                key=storage_id + item.key,
-            )
-            listed += 1
-            if listed > MAX_INPUTS:
-                return
-        if not listed:
-            text = f"the folder {entry['source']} of {entry['storage']} is empty or is not there"
-            yield _Input(path=entry["destination"], kind="absent", of=text, size=None, version=None)
-
-
-def _stage_input(
-    lease: HeldLease, of: str, *, destination: str, size: int | None, key: str
-) -> _Input:
-    # The store tells no version. Within one run of an experiment its inputs count as unchanged; a
-    # retry (a new generation) stages them anew, since a mended file may have the same size.
-    said = f"{lease.experiment_id}/{lease.generation}/{key}/{size}"
-    return _Input(
-        path=destination.removeprefix("./"),
-        kind="stage",
-        of=of,
-        size=size,
-        version=None if size is None else hashlib.sha256(said.encode()).hexdigest(),
-    )
+def _from_staged(file: StagedFile | Absent) -> _Input:
+    if isinstance(file, Absent):
+        return _Input(path=file.path, kind="absent", of=file.why, size=None, version=None)
+    return _Input(path=file.path, kind="stage", of=file.of, size=file.size, version=file.version)
 
 
 def _from_reference(parameter: str, file: PublishedFile | Absent) -> _Input:
@@ -199,21 +172,6 @@ def _from_reference(parameter: str, file: PublishedFile | Absent) -> _Input:
         version=file.sha256,
         parameter=parameter,
     )
-
-
-def _usable_storage(name: str, project_id: str) -> str:
-    """The id of the storage resource called `name`, if tasks of the project may read it."""
-    rows = execute(
-        "SELECT id FROM storage_resources WHERE name = %s AND state = %s "
-        "AND (project_id IS NULL OR project_id = %s)",
-        (name, "active", project_id),
-    )
-    if not rows:
-        raise NotFound(
-            f"The project has no active storage resource called {name!r}.",
-            code="storage_not_found",
-        )
-    return str(rows[0][0])
 
 
 def _mac(lease: LeaseName, kind: str, of: str) -> str:
@@ -254,18 +212,14 @@ def _send_artifact(artifact_id: str) -> Response:
 
 
 def _send_staged(lease: HeldLease, of: str) -> Response:
-    position, _, inside = of.partition("/")
-    entry = node_facts(lease.node_id).spec["stage_in"][int(position)]
-    storage_id = _usable_storage(entry["storage"], lease.project_id)
-    key = user_key(f"{entry['source']}/{inside}")
-    size = stores.store(storage_id).size(key)
-    if size is None:
-        raise NotFound(
-            f"An input is missing: {entry['storage']}:/{key} is no file.", code="input_missing"
-        )
-    etag = hashlib.sha256(f"{storage_id}/{key}/{size}".encode()).hexdigest()
-    filename = key.rsplit("/", 1)[-1]
-    return downloads.send(storage_id=storage_id, key=key, sha256=etag, size=size, filename=filename)
+    found = staged_object(lease, of)
+    return downloads.send(
+        storage_id=found.storage_id,
+        key=found.key,
+        sha256=found.etag,
+        size=found.size,
+        filename=found.key.rsplit("/", 1)[-1],
+    )
 
 
 @api.get("/blobs/<sha256>")

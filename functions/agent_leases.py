@@ -161,7 +161,10 @@ def _pause_s() -> float:
 @api.post("/leases/start")
 @sheds("start")
 def start(body: LeasesBody) -> dict[str, Any]:
-    """The gate: a payload may run only after its `ok`, which brings the addresses of its inputs."""
+    """The gate: a payload may run only after its `ok`, which brings the addresses of its inputs.
+
+    A lease without an item has no answer yet (its storage is away, say): its agent asks again.
+    """
     session_id = agent_identity.session_id()
     named = _named(body.leases)
     started = leases.start(session_id, list(named.values()))
@@ -174,7 +177,10 @@ def start(body: LeasesBody) -> dict[str, Any]:
         verdict = verdicts.get(text, "gone")
         item: dict[str, Any] = {"lease": text, "verdict": verdict}
         if verdict == "ok":
-            item |= inputs[named[text]]
+            listed = inputs.get(named[text])
+            if listed is None:
+                continue
+            item |= listed
         items.append(item)
     return {"items": items}
 

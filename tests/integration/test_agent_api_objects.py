@@ -374,6 +374,26 @@ def test_missing_inputs_are_told_when_fetched(wire: Wire, tmp_path: Path) -> Non
     assert [(a.status_code, a.json["code"]) for a in answers] == [(404, "input_missing")] * 2
 
 
+def test_one_tasks_storage_does_not_hold_up_the_others(wire: Wire, tmp_path: Path) -> None:
+    """Where it was disabled its inputs are absent; where it is away its task has no answer yet."""
+    staging = one_lease(wire, staged(wire.api, tmp_path / "scratch"))
+    plain = one_lease(wire)
+    scratch = StorageResource.name == "scratch"
+
+    StorageResource.update(state="disabled").where(scratch).execute()
+    refused, other = wire.start(staging, plain)
+    assert (refused["verdict"], other["verdict"]) == ("ok", "ok")
+    answers = [wire.call("GET", one["url"]) for one in refused["inputs"]]
+    assert [(a.status_code, a.json["code"]) for a in answers] == [(404, "input_missing")] * 2
+
+    StorageResource.update(state="active", kind="SFTP", version=2).where(scratch).execute()
+    assert [item["lease"] for item in wire.start(staging, plain)] == [plain]
+
+    StorageResource.update(kind="NFS", version=3).where(scratch).execute()
+    again, _ = wire.start(staging, plain)
+    assert fetched(wire, again)["data/a.txt"] == b"A"
+
+
 def test_files_sent_along_are_blobs(wire: Wire) -> None:
     """A file of the user's machine is fetched as a blob, by the lease that needs it only."""
     owner = wire.owner
