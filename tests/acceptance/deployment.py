@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.system import BIN, bare_environment
-from tests.servers.programs import free_port
+from tests.servers.programs import as_user, free_port
 from tests.waiting import wait_until
 
 ANSWERS_WITHIN_S = 60.0
@@ -54,7 +54,8 @@ class Deployment:
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.output(word).open("ab") as output:
             process = subprocess.Popen(
-                [str(BIN / "airavata-scheduler"), word],
+                # A run of pytest that is killed leaves nothing behind.
+                [*as_user(), str(BIN / "airavata-scheduler"), word],
                 env=self.environment if environment is None else dict(environment),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -127,7 +128,7 @@ class Deployment:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=60,
             check=False,
         )
 
