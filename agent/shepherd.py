@@ -163,7 +163,7 @@ class Shepherd:
     def _pass_on_over(self) -> None:
         *leases, self._over = (self._over + os.read(self._over_r, 1 << 16)).split(b"\n")
         if leases:
-            self._tell({"over": [lease.decode() for lease in leases]})
+            self._tell({"over": [str(lease, "ascii") for lease in leases]})
 
     def _reap(self) -> None:
         while True:

@@ -326,7 +326,7 @@ class AgentApi:
         if body["max"] == 0 or body["seq"] < self._last_seq:
             return []
         self._last_seq = body["seq"]
-        found = []
+        found: list[Task] = []
         for task in self.tasks.values():
             if len(found) == body["max"]:
                 break

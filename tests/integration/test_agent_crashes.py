@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ SCRIPT_POINTS = (
 CALL_POINTS = ("pool.journalled", "report.before", "report.journalled", "report.answered")
 
 
-def _call(agent: AgentProcess, name: str, seconds: float = 0.0) -> dict[str, object]:
+def _call(agent: AgentProcess, name: str, seconds: float = 0.0) -> dict[str, Any]:
     source = (
         "import time\n"
         "def work(name, seconds):\n"

@@ -51,7 +51,7 @@ def test_a_second_wrapper_of_a_lease_ends_as_a_duplicate(tmp_path: Path) -> None
 
 def test_a_call_that_is_sent_again_is_not_run_again(tmp_path: Path) -> None:
     """Twice in one message, and again after its end: the ledger knows it."""
-    call = {
+    call: dict[str, Any] = {
         "lease": "t.1." + "0" * 32,
         "folder": str(tmp_path / "lease"),
         "environment": {},
@@ -75,7 +75,7 @@ def test_calls_that_have_not_begun_are_given_back(tmp_path: Path) -> None:
     """While a call is busy, those behind it can be taken to another worker."""
     gate = tmp_path / "gate"
     source = f"import os\ndef f():\n    while not os.path.exists({str(gate)!r}): pass\n"
-    calls = [
+    calls: list[dict[str, Any]] = [
         {
             "lease": f"t.{n}." + "0" * 32,
             "folder": str(tmp_path / "lease"),

@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 
 from airavata_scheduler.agent.framing import read_json
 from tests.agent_api import AgentApi

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
-
-import psutil
+from pathlib import Path
 
 from tests.agent_api import AgentApi
 from tests.agent_process import AgentProcess
@@ -193,4 +193,10 @@ def test_an_idle_agent_holds_one_connection(twin: AgentApi, agent: AgentProcess)
 
 
 def _connections(pid: int) -> list[str]:
-    return [str(c.raddr) for c in psutil.Process(pid).net_connections("tcp") if c.raddr]
+    """The remote ends of a process's established connections."""
+    sockets = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            sockets.add(str(fd.readlink()))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return [row[2] for row in rows if row[3] == "01" and f"socket:[{row[9]}]" in sockets]
