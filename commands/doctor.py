@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import click
 import redis
@@ -14,6 +15,7 @@ import redis
 from airavata_scheduler.commands import start_checks
 from airavata_scheduler.models import database, migrations
 from airavata_scheduler.models.configuration import Configuration
+from airavata_scheduler.models.database_url import read_database_url
 from airavata_scheduler.models.errors import AiravataError
 
 LEAST_FREE_BYTES = 500 * 2**20
@@ -85,6 +87,16 @@ def _failed(name: str, error: AiravataError) -> Finding:
 
 
 def _database(configuration: Configuration) -> Finding:
+    address = read_database_url(configuration.database_url)
+    if address.dialect == "sqlite" and not Path(address.name).is_file():
+        # Connecting would make the file: a doctor leaves nothing behind.
+        return Finding(
+            name="database",
+            verdict="fail",
+            seen=f"there is no SQLite file {address.name}",
+            fix="Set DATABASE_URL, or make it here: airavata-scheduler db upgrade",
+        )
+
     def check() -> None:
         database.connect(configuration.database_url)
         migrations.check()

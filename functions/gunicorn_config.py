@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from types import FrameType
 from typing import Any
@@ -35,6 +36,13 @@ def worker_int(_worker: Any) -> None:
 def worker_exit(_server: Any, _worker: Any) -> None:
     """A worker is about to leave."""
     streams.end_all()
+
+
+def on_exit(_server: Any) -> None:
+    """The last process leaves: the counters that its workers added up go with it."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -1,0 +1,78 @@
+"""`airavata-scheduler doctor`: what it finds, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from airavata_scheduler.commands.doctor import command
+from airavata_scheduler.models import database, migrations
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder and no setting but those that every machine can have."""
+    for name in ("DATABASE_URL", "JWT_SECRET_KEY", "REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STORAGE_PATH", str(tmp_path / "storage"))
+    return tmp_path
+
+
+def findings(expected_status: int) -> dict[str, dict[str, str]]:
+    """The doctor's findings by name."""
+    result = CliRunner().invoke(command, ["--json"])
+    assert result.exit_code == expected_status, result.output
+    return {finding["name"]: finding for finding in json.loads(result.output)}
+
+
+def test_nothing_is_set_up_yet(bare: Path) -> None:
+    """Each thing that is missing is named with its next step, and no file is made."""
+    found = findings(1)
+
+    assert found["JWT_SECRET_KEY"]["verdict"] == "fail"
+    assert "openssl rand" in found["JWT_SECRET_KEY"]["fix"]
+    assert found["database"]["verdict"] == "fail"
+    assert "db upgrade" in found["database"]["fix"]
+    assert not list(bare.glob("*.db"))
+
+
+def test_everything_is_there(bare: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+    """With a database, Redis and a key of one's own nothing fails."""
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{bare / 'airavata.db'}")
+    monkeypatch.setenv("JWT_SECRET_KEY", SECRET)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    database.connect(f"sqlite:///{bare / 'airavata.db'}")
+    migrations.upgrade()
+
+    found = findings(0)
+
+    assert found["database"]["verdict"] == found["redis"]["verdict"] == "pass"
+    database.disconnect()
+
+
+def test_redis_away_is_a_warning(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis makes things quick, not correct."""
+    monkeypatch.setenv("REDIS_URL", f"unix://{bare}/no.sock")
+
+    found = findings(1)
+
+    assert found["redis"]["verdict"] == "warn"
+
+
+def test_a_malformed_setting_ends_the_examination(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence that names the variable."""
+    monkeypatch.setenv("SERVER_PORT", "eighty")
+
+    found = findings(1)
+
+    assert list(found) == ["configuration"]
+    assert found["configuration"]["seen"].startswith("SERVER_PORT")
+    assert bare.is_dir()
