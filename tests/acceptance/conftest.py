@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.system import LocalSystem
+from tests.acceptance.system import LocalSystem, end_processes_in
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +19,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
         yield system
     finally:
         system.stop()
+        # Payloads and warm workers outlive an agent by design, but not the test's folder.
+        end_processes_in(system.folder)
 
 
 @pytest.fixture

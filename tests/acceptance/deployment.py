@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import urllib.request
@@ -182,18 +181,3 @@ class Deployment:
             timeout_s=30.0,
             message=f"{name} to be {presence}",
         )
-
-
-def processes_of(folder: Path) -> list[int]:
-    """The ids of the processes that run inside `folder`, or have it on their command line."""
-    found: list[int] = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                command = (entry / "cmdline").read_bytes().decode(errors="replace")
-                inside = (entry / "cwd").readlink().is_relative_to(folder)
-            except OSError:
-                continue
-            if inside or str(folder) in command:
-                found.append(int(entry.name))
-    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.waiting import wait_until
 
@@ -137,3 +140,13 @@ class LocalSystem:
             timeout=timeout_s,
             check=False,
         )
+
+
+def end_processes_in(folder: Path) -> None:
+    """Kill every process that works inside `folder`, or has it on its command line."""
+    for process in psutil.process_iter(["cwd", "cmdline"]):
+        inside = Path(process.info["cwd"] or "/").is_relative_to(folder)
+        named = any(str(folder) in word for word in process.info["cmdline"] or [])
+        if process.pid != os.getpid() and (inside or named):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()

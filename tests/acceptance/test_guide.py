@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ import pytest
 
 from airavata_scheduler.models import database as db
 from airavata_scheduler.models import migrations, schema
-from tests.acceptance.deployment import Deployment, processes_of
-from tests.acceptance.system import ROOT
+from tests.acceptance.deployment import Deployment
+from tests.acceptance.system import ROOT, end_processes_in
 from tests.servers.mariadb import PASSWORD as MARIADB_PASSWORD
 from tests.servers.mariadb import USER as MARIADB_USER
 from tests.servers.mariadb import MariaDB
@@ -58,8 +57,7 @@ def deployment(folder: Path, **settings: str) -> Iterator[Deployment]:
         yield made
     finally:
         made.end_all()
-        for pid in processes_of(folder):
-            os.kill(pid, signal.SIGKILL)
+        end_processes_in(folder)
 
 
 @contextmanager

@@ -185,7 +185,7 @@ def test_a_time_limit_ends_the_whole_group(local: LocalSystem, folder: Path) -> 
 
 
 def test_a_memory_limit(local: LocalSystem, folder: Path) -> None:
-    """A task that takes more memory than it asked for fails with that reason; the next one runs."""
+    """A task that takes more memory than it asked for fails with that reason."""
     path, name = experiment(
         folder,
         "python3 -c 'import time; held = bytearray(600 << 20); time.sleep(600)'",
