@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airavata_scheduler.models.database import change, dialect, execute, marks
-from airavata_scheduler.models.states import NodeState, TaskState
+from airavata_scheduler.models.states import NodeState, TaskState, may_follow
 
 COUNTER_COLUMNS = tuple(state.name.lower() for state in TaskState)
 DEFAULT_WINDOW = 2000
@@ -89,7 +89,9 @@ class CounterChanges:
         self._changes: Counter[tuple[str, str]] = Counter()
 
     def move(self, node_id: str, before: TaskState, after: TaskState, count: int = 1) -> None:
-        """`count` instances went from one state to another."""
+        """`count` instances went from one state to another. Raises ValueError if they may not."""
+        if not may_follow(before, after):
+            raise ValueError(f"a task may not go from {before.name} to {after.name}")
         self._changes[node_id, before.name.lower()] -= count
         self._changes[node_id, after.name.lower()] += count
 

@@ -69,7 +69,9 @@ def _set_running(experiment_id: str) -> Wakeups:
                 code="experiment_not_paused",
             )
         nodes = nodes_of(experiment_id, lock=True)
-        set_experiment(experiment_id, experiment.now, state=ExperimentState.RUNNING.value)
+        planned = experiment.plan is not None
+        state = ExperimentState.RUNNING if planned else ExperimentState.PLANNING
+        set_experiment(experiment_id, experiment.now, state=state.value)
         events.add(experiment_id, "resumed")
         return Wakeups(
             experiments={experiment_id},

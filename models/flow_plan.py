@@ -28,9 +28,7 @@ def plan(experiment_id: str) -> Wakeups:
     """
     with transaction():
         experiment = experiment_row(experiment_id, lock=True)
-        # Paused before it was planned: resuming plans it.
-        unplanned = experiment.state is ExperimentState.RUNNING and experiment.plan is None
-        if experiment.is_calls or not (unplanned or experiment.state is ExperimentState.PLANNING):
+        if experiment.state is not ExperimentState.PLANNING:
             return Wakeups()
         graph = graph_of(experiment_id)
         computes = usable_computes(experiment.project_id, experiment.compute)

@@ -1,7 +1,8 @@
 """The states of experiments, nodes and tasks, and what may follow what.
 
-One enum a kind, one table of transitions. The code asks `may_follow`; the documentation prints the
-same tables (`docs/states.md`, checked by a test).
+One enum a kind, one table of transitions. Every move of a task is held to the table where it is
+counted (`counters.CounterChanges`); the documentation prints the same tables (`docs/states.md`,
+checked by a test).
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ TERMINAL_TASK_STATES = tuple(state for state in TaskState if state.is_terminal)
 LEASED_TASK_STATES = tuple(state for state in TaskState if state.is_leased)
 
 _T = TaskState
+_LEASED = {_T.LEASED, _T.RUNNING, _T.FINALIZING}
+_ENDED = {_T.COMPLETED, _T.FAILED, _T.CANCELLED}
 TASK_TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
-    _T.PENDING: frozenset({_T.QUEUED, _T.CANCELLED, _T.SKIPPED}),
-    # QUEUED may end at once: a late report of the newest lease is accepted while unclaimed.
-    _T.QUEUED: frozenset(
-        {_T.LEASED, _T.RUNNING, _T.PENDING, _T.COMPLETED, _T.FAILED, _T.CANCELLED, _T.SKIPPED}
-    ),
-    _T.LEASED: frozenset(
-        {_T.RUNNING, _T.FINALIZING, _T.QUEUED, _T.COMPLETED, _T.FAILED, _T.CANCELLED}
-    ),
-    _T.RUNNING: frozenset({_T.FINALIZING, _T.QUEUED, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
-    _T.FINALIZING: frozenset({_T.QUEUED, _T.COMPLETED, _T.FAILED, _T.CANCELLED}),
+    # What waits may go on, or end, without a claim: while unclaimed the newest lease is attached
+    # again, and its late report is accepted.
+    _T.PENDING: frozenset({_T.QUEUED, *_LEASED, *_ENDED, _T.SKIPPED}),
+    _T.QUEUED: frozenset({_T.PENDING, *_LEASED, *_ENDED, _T.SKIPPED}),
+    # Back to PENDING instead of QUEUED where the experiment is paused meanwhile.
+    _T.LEASED: frozenset({_T.RUNNING, _T.FINALIZING, _T.QUEUED, _T.PENDING, *_ENDED}),
+    _T.RUNNING: frozenset({_T.FINALIZING, _T.QUEUED, _T.PENDING, *_ENDED}),
+    _T.FINALIZING: frozenset({_T.QUEUED, _T.PENDING, *_ENDED}),
     _T.COMPLETED: frozenset(),
     _T.FAILED: frozenset(),
     _T.CANCELLED: frozenset(),
@@ -72,11 +73,13 @@ EXPERIMENT_TRANSITIONS: dict[ExperimentState, frozenset[ExperimentState]] = {
     _E.CREATED: frozenset({_E.PLANNING, _E.CANCELLED}),
     _E.PLANNING: frozenset({_E.RUNNING, _E.PAUSED, _E.FAILED, _E.CANCELLED}),
     _E.RUNNING: frozenset({_E.PAUSED, _E.COMPLETED, _E.FAILED, _E.CANCELLED}),
-    _E.PAUSED: frozenset({_E.RUNNING, _E.COMPLETED, _E.FAILED, _E.CANCELLED}),
-    # Retrying failed instances opens an ended experiment again; its tasks stay ended for good.
+    # Paused before it was planned, it is planned when it goes on.
+    _E.PAUSED: frozenset({_E.PLANNING, _E.RUNNING, _E.COMPLETED, _E.FAILED, _E.CANCELLED}),
+    # Retrying opens an ended experiment again, or plans it where it never was; its tasks stay
+    # ended for good. A completed one may have skipped instances.
     _E.COMPLETED: frozenset({_E.RUNNING}),
-    _E.FAILED: frozenset({_E.RUNNING}),
-    _E.CANCELLED: frozenset({_E.RUNNING}),
+    _E.FAILED: frozenset({_E.PLANNING, _E.RUNNING}),
+    _E.CANCELLED: frozenset({_E.PLANNING, _E.RUNNING}),
 }
 
 
@@ -101,5 +104,5 @@ class Outcome(StrEnum):
 
 
 def may_follow(before: TaskState, after: TaskState) -> bool:
-    """Whether a task in state `before` may go to `after`."""
-    return after in TASK_TRANSITIONS[before]
+    """Whether a task in state `before` may go to `after`; staying where it is goes without say."""
+    return before is after or after in TASK_TRANSITIONS[before]

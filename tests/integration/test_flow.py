@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from airavata_scheduler.models import counters, flow, leases
+from airavata_scheduler.models import counters, flow, flow_control, leases
 from airavata_scheduler.models.database import change, execute
 from airavata_scheduler.models.errors import BadInput, Conflict, NotFound
 from airavata_scheduler.models.flow_create import Selection
 from airavata_scheduler.models.ids import new_id
+from airavata_scheduler.models.states import TaskState
+from airavata_scheduler.models.wakeups import Wakeups
 from tests.integration.world import (
     World,
     available_now,
@@ -328,6 +330,24 @@ def test_pause_before_the_plan_waits_for_resume() -> None:
     work(flow.resume(experiment_id))
 
     assert counts(experiment_id) == {"queued": 3}
+
+
+def test_a_resume_that_dies_before_it_plans_is_due_to_be_planned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No experiment waits for a job that nothing would ask for again (I5)."""
+    world = World()
+    experiment_id = world.create(node("simulate", 3))
+    flow.submit(experiment_id)
+    flow.pause(experiment_id)
+    with monkeypatch.context() as killed:
+        killed.setattr(flow_control, "plan", lambda _: Wakeups())
+        flow.resume(experiment_id)
+
+    reconcile()
+
+    assert counts(experiment_id) == {"queued": 3}
+    assert experiment_state(experiment_id) == "RUNNING"
 
 
 def test_cancel_ends_what_waits_and_tells_the_sessions() -> None:
@@ -721,3 +741,9 @@ def test_a_call_of_an_unknown_function_is_not_found() -> None:
     with pytest.raises(NotFound):
         flow.add_calls(function_version_id=new_id(), owner_id=world.user_id, arguments=[{}])
     assert execute("SELECT COUNT(*) FROM experiments") == [(0,)]
+
+
+def test_a_move_that_the_table_of_states_forbids_is_a_fault() -> None:
+    """What ended stays ended, whatever asks for it."""
+    with pytest.raises(ValueError, match="from COMPLETED to QUEUED"):
+        counters.CounterChanges().move("node", TaskState.COMPLETED, TaskState.QUEUED)
