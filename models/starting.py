@@ -109,7 +109,10 @@ def _started_at(row: TaskRow, one: Mark, now: int) -> int:
 
 
 def hold(session: Session, held: Iterable[Held]) -> Wakeups:
-    """Write that the session holds these leases; their rows must be locked."""
+    """Write that the session holds these leases; their rows must be locked.
+
+    Raises Conflict as `live_session`.
+    """
     changes = CounterChanges()
     rows, attached_again = [], []
     for one in held:
@@ -130,6 +133,9 @@ def hold(session: Session, held: Iterable[Held]) -> Wakeups:
             attached_again.append(one.lease.lease_id)
     if not rows:
         return Wakeups()
+    # Looked at again now that the tasks are locked: a session that was superseded meanwhile would
+    # take leases along which have moved to the newer one, and which no sweep would ever find.
+    live_session(session.id)
     attempts.take_back(sorted(attached_again))
     update_rows(
         "tasks",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import reduce
+from threading import Thread
 
 import pytest
 
-from airavata_scheduler.models import leases, sessions
-from airavata_scheduler.models.database import change, execute, now_ms
+from airavata_scheduler.models import leases, sessions, starting
+from airavata_scheduler.models.database import change, connected, dialect, execute, now_ms
 from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.lease_records import Grant, Mark, Report
+from airavata_scheduler.models.task_rows import TaskRow, lock_tasks
 from tests.integration.world import Agent, World, available_now, check_counters, counts, node, work
 
 pytestmark = pytest.mark.usefixtures("fresh_database")
@@ -45,6 +48,43 @@ def test_a_new_session_takes_the_leases_of_the_old_one_over() -> None:
         sessions.heartbeat(session_id=old, seq=9)
     assert caught.value.code == "session_superseded"
     assert agent.complete(grants) == ["accepted", "accepted"]
+    check_counters()
+
+
+@pytest.mark.parametrize("request_of", ["start", "mark"])
+def test_a_request_of_a_session_that_is_superseded_meanwhile_takes_no_lease_along(
+    request_of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease stays with the newer session, where a sweep finds it (I5)."""
+    if dialect() == "sqlite":
+        pytest.skip("one writer at a time: nothing happens meanwhile")
+    world = World()
+    agent = world.agent()
+    world.run(node("simulate", 1))
+    lease = agent.claim(1)[0].lease
+    old = agent.session_id
+
+    def supersede() -> None:
+        with connected():
+            agent.open(leases=[(lease, None)])
+
+    def lock_late(task_ids: Iterable[str]) -> dict[str, TaskRow]:
+        # The second session locks its tasks the same way, and must not begin a third.
+        monkeypatch.setattr(starting, "lock_tasks", lock_tasks)
+        other = Thread(target=supersede)
+        other.start()
+        other.join()
+        return lock_tasks(task_ids)
+
+    monkeypatch.setattr(starting, "lock_tasks", lock_late)
+    with pytest.raises(Conflict) as caught:
+        if request_of == "start":
+            leases.start(old, [lease])
+        else:
+            leases.mark(old, [Mark(lease=lease, phase="running")])
+
+    assert caught.value.code == "session_superseded"
+    assert execute("SELECT session_id FROM tasks") == [(agent.session_id,)]
     check_counters()
 
 
