@@ -11,7 +11,7 @@ from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.lease_records import Report
 from airavata_scheduler.models.report_rules import OUTCOMES, digest
 from airavata_scheduler.models.rows import insert_rows
-from airavata_scheduler.models.states import Outcome
+from airavata_scheduler.models.states import Outcome, TaskState
 from airavata_scheduler.models.task_rows import TaskRow
 
 MESSAGE_LIMIT = 16_384  # characters; tracebacks are cut in the middle of nothing worse than this
@@ -51,10 +51,24 @@ def agents_that_lost(task_ids: Iterable[str]) -> dict[str, set[str]]:
     return found
 
 
+def began_at(row: TaskRow, report: Report, now: int) -> int | None:
+    """When the payload of an accepted report began, in ms since the epoch; None if it never did.
+
+    From a heartbeat that told of it, else from its end and its duration: passing the gate is not
+    the beginning, and most short tasks never appear in a heartbeat.
+    """
+    if row.started_at is not None and row.state in (TaskState.RUNNING, TaskState.FINALIZING):
+        return row.started_at
+    if report.outcome != "completed" and not report.duration_ms:
+        return None
+    began = now - max(0, report.age_ms) - max(0, report.duration_ms)
+    return max(began, row.leased_at or began)
+
+
 def reported(row: TaskRow, report: Report, session: Session) -> tuple[Any, ...]:
     """The row of one accepted report."""
     finished_at = session.now - max(0, report.age_ms)
-    started_at = row.started_at or finished_at - max(0, report.duration_ms)
+    started_at = began_at(row, report, session.now)
     result = None if report.result is None else canonical_json(report.result)
     return (
         *(report.lease.lease_id, row.id, row.experiment_id, report.lease.attempt),

@@ -21,9 +21,9 @@ from airavata_scheduler.models.database import change, execute, now_ms, retried,
 from airavata_scheduler.models.errors import Conflict, NotFound
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.flow_create import NODE_COLUMNS, node_row
+from airavata_scheduler.models.function_file import function_node
 from airavata_scheduler.models.ids import new_id, new_ids
 from airavata_scheduler.models.node_facts import NodeFacts, node_facts
-from airavata_scheduler.models.node_spec import NodeSpec
 from airavata_scheduler.models.placement import Choice, choose, usable_computes
 from airavata_scheduler.models.rows import insert_rows
 from airavata_scheduler.models.states import ExperimentState, NodeState, TaskState
@@ -184,16 +184,9 @@ def _create(function_version_id: str, owner_id: str) -> None:
                 )
             ],
         )
-        node = NodeSpec.from_json(call_node(json.loads(spec), name))
+        node = function_node(json.loads(spec), name=name)
         insert_rows("nodes", NODE_COLUMNS, [node_row(experiment_id, 0, node, 0)])
         change(
             "UPDATE nodes SET state = %s, opened_at = %s WHERE experiment_id = %s",
             [NodeState.OPEN.value, now, experiment_id],
         )
-
-
-def call_node(spec: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A function's specification as the node that its calls are instances of."""
-    known = NodeSpec.__dataclass_fields__
-    node = {key: value for key, value in spec.items() if key in known}
-    return node | {"name": name, "axes": [], "own": 1, "foreach": None, "depends_on": []}

@@ -172,6 +172,7 @@ class _Batch:
                 lease_id=item.lease.lease_id,
                 agent_id=self.session.agent_id,
                 session_id=self.session.id,
+                started_at=attempts.began_at(row, item, self.session.now),
             )
             retries = self.facts[row.node_id].retries
             settlements.append(settlement_of(held, item, retries, lost_on))

@@ -57,7 +57,6 @@ class Settlement:
     refusals: int = 0  # to add
     delay_ms: int = 0  # before a requeued task may be claimed again
     keep_lease: bool = False
-    started_at: int | None = None
 
 
 def settle(settlements: Iterable[Settlement], now: int) -> Wakeups:
@@ -155,7 +154,7 @@ def _write(settled: list[Settlement], now: int) -> None:
                 row.refusals + s.refusals,
                 row.lease_id if kept else None,
                 row.session_id if kept else None,
-                (s.started_at or row.started_at) if final else None,
+                row.started_at if final else None,
                 now if final else None,
                 s.reason,
             )

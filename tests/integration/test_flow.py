@@ -726,7 +726,7 @@ def test_a_call_that_nothing_can_run_is_refused() -> None:
     """At once, with the reason."""
     world = World()
     world.agent()
-    version_id = world.function(resources={"cpu": 64})
+    version_id = world.function(resources={"compute": {"cpu": 64}})
 
     with pytest.raises(Conflict) as caught:
         flow.add_calls(

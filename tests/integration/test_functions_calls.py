@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from airavata_scheduler.models.leases import Report
+from airavata_scheduler.models.node_facts import node_facts
 from airavata_scheduler.models.tables import Task
 from airavata_scheduler.queue import wake
 from tests.api import Api, LoggedIn, with_headers
@@ -51,6 +52,31 @@ def call(user: LoggedIn, **arguments: Any) -> dict[str, Any]:
     assert answer.status_code == 201, answer.text
     found: dict[str, Any] = answer.json
     return found
+
+
+def test_a_call_that_no_heartbeat_saw_has_its_beginning(ada: LoggedIn, site: Site) -> None:
+    """Short calls end between heartbeats: they began as long before their end as they took."""
+    made = call(ada, width=3)
+    (grant,) = site.claim(1)
+    result = {"encoding": "json", "data": 6}
+
+    site.report(Report(lease=grant.lease, outcome="completed", duration_ms=0, result=result))
+
+    ended = ada.get(f"/calls/{made['id']}").json
+    assert made["created_at"] <= ended["started_at"] <= ended["finished_at"]
+
+
+def test_a_call_of_a_script_runs_its_text(ada: LoggedIn, site: Site) -> None:
+    """A script function is stored under names; what the agent gets is the text of the one."""
+    text = "#!/bin/sh\necho $N\n"
+    spec = {"script": text, "parameters": {"N": {"type": "int"}}}
+    ada.post("/functions", {"project": "spine", "name": "shout", "spec": spec})
+    ada.post("/functions/shout/calls", {"arguments": {"N": 1}})
+
+    (grant,) = site.claim(1)
+
+    assert node_facts(grant.node_id).spec["script"] == text
+    assert node_facts(grant.node_id).spec["resources"]["cpu"] == 1
 
 
 def test_a_call_and_its_result(ada: LoggedIn, site: Site) -> None:

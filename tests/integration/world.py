@@ -14,6 +14,7 @@ from typing import Any
 from airavata_scheduler.models import flow, leases, sessions
 from airavata_scheduler.models.counters import COUNTER_COLUMNS
 from airavata_scheduler.models.database import change, execute, now_ms
+from airavata_scheduler.models.function_file import read_function
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.lease_records import Claimed, Free, Grant, Report
 from airavata_scheduler.models.node_spec import NodeSpec
@@ -129,7 +130,9 @@ class World:
         return experiment_id
 
     def function(self, **spec: Any) -> str:
-        """A registered function version; its id."""
+        """A registered function version; its id. `spec` is what a user would send."""
+        python = {"entry": "square", "source": "def square(x):\n    return x * x\n"}
+        stored = read_function({"kind": "python", "python": python} | spec, name="square")
         function_id, version_id, now = new_id(), new_id(), now_ms()
         insert_rows(
             "functions",
@@ -142,7 +145,7 @@ class World:
         insert_rows(
             "function_versions",
             ("id", "function_id", "number", "spec", "created_by", "created_at"),
-            [(version_id, function_id, 1, json.dumps(spec), self.user_id, now)],
+            [(version_id, function_id, 1, json.dumps(stored), self.user_id, now)],
         )
         return version_id
 
