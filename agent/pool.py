@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airavata_scheduler.agent import outcomes
-from airavata_scheduler.agent.lease_book import LAUNCHING, Held
+from airavata_scheduler.agent.lease_book import Held
 from airavata_scheduler.agent.loop import Loop
 from airavata_scheduler.agent.payload_order import lease_variables
 from airavata_scheduler.agent.processes import uptime_s
@@ -372,10 +372,11 @@ class Pool(Loop):
             worker.retiring = True
             worker.say({"retire": True})
 
-    def phase_of(self, held: Held) -> str:
-        """For `status`: whether a call runs or waits at its worker."""
-        worker = self.workers.get(held.worker or "")
-        return "running" if worker is not None and worker.begun == held.lease else LAUNCHING
+    def retire_idle(self) -> None:
+        """The agent ends (its loops have ended): idle workers need not wait for the next one."""
+        for worker in self.workers.values():
+            if not worker.calls:
+                worker.say({"retire": True})
 
 
 def _may_take(worker: WarmWorker) -> bool:

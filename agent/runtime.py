@@ -301,6 +301,7 @@ class Runtime:
             self._after_revocation()
         elif self.api.session_id and self.ending is None:
             self._end_session()
+        self.pool.retire_idle()
         self.journal.close()
         self.shepherd.close()
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
 
+from airavata_scheduler.agent import processes
 from airavata_scheduler.agent.framing import read_json
 from tests.agent_api import AgentApi
 from tests.agent_process import AgentProcess
@@ -267,3 +268,23 @@ def _bundle(twin: AgentApi, function: Any, python: str) -> dict[str, Any]:
     sha256 = hashlib.sha256(raw).hexdigest()
     twin.blobs[sha256] = raw
     return {"entry": "f", "blob": {"sha256": sha256, "size": len(raw)}, "codec": "pickle"}
+
+
+def test_no_idle_worker_outlives_an_agent_that_was_drained(
+    twin: AgentApi, agent: AgentProcess
+) -> None:
+    """Warm processes wait for calls only while there is an agent."""
+    _add(twin, "def f():\n    return 1\n")
+    agent.start()
+    agent.done()
+    workers = [read_json(path) or {} for path in agent.home.glob("pool/*/worker.json")]
+
+    agent.signal(signal.SIGTERM)
+    agent.wait()
+
+    assert len(workers) == 1
+    for worker in workers:
+        wait_until(
+            lambda w=worker: not processes.is_alive(w["pid"], w["ticks"]),  # type: ignore[misc]
+            message="the worker's end",
+        )
