@@ -149,18 +149,41 @@ def test_results_wait_for_an_api_that_is_away(twin: AgentApi, agent: AgentProces
 def test_term_drains_and_gives_back_what_has_not_started(
     twin: AgentApi, agent: AgentProcess
 ) -> None:
-    """TERM: running scripts finish and are reported, waiting leases go back, exit 0."""
-    agent.home.mkdir(mode=0o700)
-    (agent.home / "policy.ini").write_text("[limits]\nmax_cpu = 1\n")
+    """TERM: running scripts finish and are reported, a lease at its gate goes back, exit 0."""
+    twin.fault("/leases/start", "status", times=10_000, retry_after="0")
     running = twin.add(agent.note("ran", "sleep 1.5"))
+    waiting = twin.add(agent.note("never"), gate="closed")
     agent.start()
     wait_until(agent.lines, message="the script's start")
+    wait_until(lambda: twin.bodies("/leases/start"), message="the closed gate")
+    lease = twin.tasks[waiting].lease
 
     agent.signal(signal.SIGTERM)
 
     assert agent.wait() == 0
     assert (twin.result(running) or {})["outcome"] == "completed"
+    assert twin.released == [lease]
+    assert agent.lines() == ["ran"]
     assert twin.bodies("/session/end") == [{"reason": "drained"}]
+
+
+def test_hang_up_reads_the_policy_again(twin: AgentApi, agent: AgentProcess) -> None:
+    """HUP: the owner's new limit holds for the next task; a malformed file changes nothing."""
+    agent.start()
+    wait_until(lambda: twin.beats, message="a heartbeat")
+    policy = agent.home / "policy.ini"
+
+    policy.write_text("[allow]\nscripts = no\n")
+    agent.signal(signal.SIGHUP)
+    wait_until(lambda: "policy read again" in agent.log.read_text(), message="the new policy")
+    policy.write_text("[allow]\nscript = yes\n")
+    agent.signal(signal.SIGHUP)
+    wait_until(lambda: "the old policy stays" in agent.log.read_text(), message="its refusal")
+    task = twin.add(agent.note("ran"))
+    agent.done()
+
+    assert (twin.result(task) or {})["outcome"] == "refused"
+    assert agent.lines() == []
 
 
 def test_a_second_term_leaves_payloads_to_be_adopted(twin: AgentApi, agent: AgentProcess) -> None:
