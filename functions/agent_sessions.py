@@ -63,14 +63,14 @@ class Delta(AgentBody):
 class Digest(AgentBody):
     """How many leases the agent holds, and the exclusive or of their ids in hexadecimal."""
 
-    count: int
+    count: int = Field(ge=0, le=2**31 - 1)
     xor: str = Field(max_length=64)
 
 
 class HeartbeatBody(AgentBody):
     """What changed since the last heartbeat; `full` every tenth time and when we want it."""
 
-    seq: int = Field(ge=0)
+    seq: int = Field(ge=0, le=2**62)
     epoch: str | None = None
     deltas: list[Delta] = Field(default_factory=list, max_length=MAX_LEASES)
     digest: Digest | None = None

@@ -239,6 +239,10 @@ def test_malformed_bodies_are_named(api: Api) -> None:
         assert answer.json["field"].split(".")[0] == next(iter(changed))
     huge = {"free": {"cpu": 10**12, "ram_mb": -5}}
     assert wire.call("POST", "/leases/claim", {**good, **huge}).status_code == 200
+    for beat in ({"seq": 2**63}, {"digest": {"count": 2**31, "xor": "0"}, "seq": 1}):
+        answer = wire.call("POST", "/heartbeat", beat)
+        assert answer.status_code == 422, beat
+        assert answer.json["field"].split(".")[0] == next(iter(beat))
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])
