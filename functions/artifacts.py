@@ -143,9 +143,8 @@ def listed(experiment_id: str, query: ArtifactsQuery) -> dict[str, Any]:
     if len(fitting) > query.limit or len(rows) <= limit:
         return page(fitting, query, key=lambda row: [row["id"]], show=document)
     # Fewer than a page fit among those read: the page ends where reading ended.
-    shown = page(rows, query, key=lambda row: [row["id"]], show=document)
     ends_at = page([rows[limit - 1]] * (query.limit + 1), query, key=_id, show=document)["next"]
-    return {**shown, "items": [document(row) for row in fitting], "next": ends_at}
+    return {"items": [document(row) for row in fitting], "next": ends_at}
 
 
 def fits(path: str, glob: str | None) -> bool:

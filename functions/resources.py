@@ -14,7 +14,6 @@ from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import ComputeResource, StorageResource
 
-Resource = ComputeResource | StorageResource
 ResourceKind = Literal["compute_resource", "storage_resource"]
 
 _MODELS: dict[ResourceKind, Any] = {

@@ -32,7 +32,6 @@ from airavata_scheduler.models.database import (
     transaction,
 )
 
-TICK_PERIOD_S = 5.0
 TICK_STALE_S = 30.0
 OUTAGE_GRACE_S = 300.0
 CACHE_S = 5.0

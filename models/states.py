@@ -34,9 +34,6 @@ class TaskState(IntEnum):
         return TaskState.LEASED <= self <= TaskState.FINALIZING
 
 
-TERMINAL_TASK_STATES = tuple(state for state in TaskState if state.is_terminal)
-LEASED_TASK_STATES = tuple(state for state in TaskState if state.is_leased)
-
 _T = TaskState
 _LEASED = {_T.LEASED, _T.RUNNING, _T.FINALIZING}
 _ENDED = {_T.COMPLETED, _T.FAILED, _T.CANCELLED}

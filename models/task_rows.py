@@ -37,7 +37,6 @@ class TaskRow(NamedTuple):
 
 
 TASK_COLUMNS = ", ".join(TaskRow._fields)
-QUALIFIED_TASK_COLUMNS = ", ".join(f"t.{column}" for column in TaskRow._fields)
 _STATE = TaskRow._fields.index("state")
 _GATE_OPEN = TaskRow._fields.index("gate_open")
 LEASED = "(2, 3, 4)"  # LEASED, RUNNING, FINALIZING: literal, so that partial indexes match

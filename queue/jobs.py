@@ -102,11 +102,6 @@ def retention() -> None:
                 _log.info("retention: %d old rows deleted from %s", count, table)
 
 
-WITH_KEY: Final[Mapping[str, Callable[[str], None]]] = {
-    "plan": plan,
-    "expand": expand,
-    "finish": finish,
-}
 BY_CLOCK: Final[Mapping[str, Callable[[], None]]] = {
     "sweep": sweep,
     "reconcile": reconcile,
