@@ -18,7 +18,7 @@ run: $(STAMP) ## Run the whole system on this machine (SQLite, Redis, API, daemo
 
 test: $(STAMP) ## Run every test; the servers that they need are installed where that is possible
 	@deploy/packages.sh test
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile $(PYTEST_ARGS)
 
 nightly: $(STAMP) ## The long checks: whole lease model, kill campaigns at full size
 	@deploy/packages.sh test
@@ -43,6 +43,9 @@ floor: $(STAMP) ## The agent runs on Python 3.9 with the standard library alone
 
 docs: $(STAMP) ## Every setting, route, metric, command and state is documented; generated files are fresh
 	$(BIN)/pytest -q -m docs $(PYTEST_ARGS)
+
+bench: $(STAMP) ## How fast it is, beside the same machine without it (docs/benchmarks.md)
+	$(BIN)/python -m benchmarks.main
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix .
