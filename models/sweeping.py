@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from airavata_scheduler.models import attempts, epoch, stats
-from airavata_scheduler.models.database import change, execute, now_ms, retried, transaction
+from airavata_scheduler.models.database import change, execute, marks, now_ms, retried, transaction
 from airavata_scheduler.models.report_rules import lost
 from airavata_scheduler.models.settling import Settlement, settle
 from airavata_scheduler.models.states import Outcome, TaskState
@@ -30,18 +29,16 @@ from airavata_scheduler.models.wakeups import Wakeups
 LEFT_BEHIND = "stopped"
 _PART = 200  # tasks settled in one transaction
 
+_SESSIONS_A_SWEEP = 500
+
 _OFFERS = (
-    "SELECT t.id, t.leased_at, c.timers FROM agent_sessions s "
-    "JOIN tasks t ON t.session_id = s.id AND t.state = 2 "
-    "JOIN compute_resources c ON c.id = s.compute_id "
+    "SELECT t.id FROM agent_sessions s JOIN tasks t ON t.session_id = s.id AND t.state = 2 "
     "WHERE s.ended_at IS NULL AND t.gate_open = %s AND t.started_at IS NULL AND t.leased_at < %s "
-    "ORDER BY t.leased_at LIMIT %s"
+    "AND s.compute_id IN ({computes}) ORDER BY t.leased_at LIMIT %s"
 )
 _SILENT = (
-    "SELECT s.id, s.heartbeat_at, c.timers FROM agent_sessions s "
-    "JOIN compute_resources c ON c.id = s.compute_id "
-    "WHERE (s.ended_at IS NULL OR s.end_reason = %s) AND s.heartbeat_at < %s "
-    "ORDER BY s.heartbeat_at LIMIT %s"
+    "SELECT s.id FROM agent_sessions s WHERE (s.ended_at IS NULL OR s.end_reason = %s) "
+    "AND s.heartbeat_at < %s AND s.compute_id IN ({computes}) ORDER BY s.heartbeat_at LIMIT %s"
 )
 
 
@@ -55,9 +52,11 @@ def expire_offers(*, offer_ack_s: float = 60.0, limit: int = 1000) -> Wakeups:
     if epoch.in_grace():
         return wakeups
     now = now_ms()
-    # The shortest time decides what is looked at, each resource's own what is done.
-    rows = execute(_OFFERS, [False, now - 1000, limit])
-    late = [row[0] for row in rows if row[1] < now - _timer_ms(row[2], "offer_ack_s", offer_ack_s)]
+    late: list[str] = []
+    for after_ms, computes in _by_timer("offer_ack_s", offer_ack_s).items():
+        sql = _OFFERS.format(computes=marks(computes))
+        rows = execute(sql, [False, now - after_ms, *computes, limit - len(late)])
+        late += [row[0] for row in rows]
     for start in range(0, len(late), _PART):
         wakeups.merge(_lapse(late[start : start + _PART]))
     return wakeups
@@ -95,14 +94,15 @@ def expire_sessions(*, requeue_after_s: float = 900.0, limit: int = 1000) -> Wak
         return wakeups
     now = now_ms()
     left = limit
-    for session_id, heartbeat_at, timers in execute(_SILENT, [LEFT_BEHIND, now - 1000, 500]):
-        after_ms = _timer_ms(timers, "requeue_after_s", requeue_after_s)
-        while left > 0 and heartbeat_at < now - after_ms:
-            count, woken = expire_session(session_id, min(left, _PART), after_ms)
-            wakeups.merge(woken)
-            left -= count
-            if count < _PART:
-                break
+    for after_ms, computes in _by_timer("requeue_after_s", requeue_after_s).items():
+        sql = _SILENT.format(computes=marks(computes))
+        silent = execute(sql, [LEFT_BEHIND, now - after_ms, *computes, _SESSIONS_A_SWEEP])
+        for (session_id,) in silent:
+            count = _PART
+            while left > 0 and count == _PART:
+                count, woken = expire_session(session_id, min(left, _PART), after_ms)
+                wakeups.merge(woken)
+                left -= count
     return wakeups
 
 
@@ -171,7 +171,14 @@ def end_unreported(
     ]
 
 
-def _timer_ms(timers: Any, name: str, default_s: float) -> int:
-    """A compute resource's own timer, or the deployment's."""
-    own = json.loads(timers).get(name) if timers else None
-    return int(float(default_s if own is None else own) * 1000)
+def _by_timer(name: str, default_s: float) -> dict[int, list[str]]:
+    """The compute resources by their own timer of this name, or the deployment's (milliseconds).
+
+    So that those with a long one, and many rows that wait for it, never hide the rows of others.
+    """
+    found: dict[int, list[str]] = {}
+    for compute_id, timers in execute("SELECT id, timers FROM compute_resources ORDER BY id"):
+        own = json.loads(timers).get(name) if timers else None
+        after_ms = int(float(default_s if own is None else own) * 1000)
+        found.setdefault(after_ms, []).append(compute_id)
+    return found

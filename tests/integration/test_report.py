@@ -485,6 +485,43 @@ def test_a_resources_own_timers_go_before() -> None:
     assert state_of(grant) == 1
 
 
+def test_many_sessions_that_may_be_silent_longer_hide_no_other() -> None:
+    """Pilots that ended wait for their resource's long timer; a silent agent elsewhere does not."""
+    world = World()
+    patient = world.compute("patient")
+    change(
+        "UPDATE compute_resources SET timers = %s WHERE id = %s",
+        ['{"requeue_after_s": 864000, "offer_ack_s": 864000}', patient],
+    )
+    pilot, agent = world.agent(patient), world.agent()
+    insert_rows(
+        "agent_sessions",
+        (
+            *("id", "agent_id", "compute_id", "boot_id", "state_folder_id", "started_at", "mode"),
+            *("heartbeat_at", "ended_at", "end_reason", "held", "last_claim_seq", "heartbeat_seq"),
+            "free",
+        ),
+        [
+            (
+                *(new_id(), pilot.id, patient, "boot", "folder", 0, "normal"),
+                *(now_ms() - 7_200_000, 1, "stopped", 0, 0, 0),
+                "{}",
+            )
+            for _ in range(600)
+        ],
+    )
+    experiment_id, _ = one_lease(world, agent)
+    change(
+        "UPDATE agent_sessions SET heartbeat_at = %s WHERE id = %s",
+        [now_ms() - 3_600_000, agent.session_id],
+    )
+
+    work(leases.expire_sessions())
+
+    assert counts(experiment_id) == {"queued": 1}
+    check_counters()
+
+
 def test_an_offer_with_a_closed_gate_lapses_at_no_cost() -> None:
     """No budget pays, no attempt is recorded; a late start attaches the lease again."""
     world = World()
