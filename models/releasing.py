@@ -93,13 +93,16 @@ def reconcile_session(
             verdicts.append(verdict)
             if row is not None and verdict in ("keep", "cancel"):
                 _take(taken, session, row, lease, phase)
-        wakeups = hold(session, taken.values())
         missing = [
-            rows[task_id]
+            row
             for task_id in absent
-            if task_id in rows and rows[task_id].session_id == session.id
+            if (row := rows.get(task_id)) is not None
+            and row.session_id == session.id
+            and row.state.is_leased
         ]
-        settlements = _missing([row for row in missing if row.state.is_leased], session.now)
+        # Statistics before counters, as a report locks them.
+        settlements = _missing(missing, session.now)
+        wakeups = hold(session, taken.values())
         return Reconciled(verdicts=verdicts, wakeups=wakeups | settle(settlements, session.now))
 
 
