@@ -1,7 +1,8 @@
 """What the agent holds now: leases, their phases, and the machine's share that each one uses.
 
-The book is in memory; the journal is its durable twin. One lock, one condition: a loop that waits
-for anything in here waits on `changed`.
+The book is in memory; the journal is its durable twin. One lock; three conditions on it, so that
+a lease that moves on wakes only the loop that it concerns: `changed` (something may be launched),
+`came` (a lease waits at the gate), `ended` (less is held, more may be claimed).
 """
 
 from __future__ import annotations
@@ -53,7 +54,10 @@ class LeaseBook:
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
-        self.changed = threading.Condition(threading.RLock())
+        lock = threading.RLock()
+        self.changed = threading.Condition(lock)
+        self.came = threading.Condition(lock)
+        self.ended = threading.Condition(lock)
         self._held: dict[str, Held] = {}
         self._ready: deque[Held] = deque()  # scripts
         self._calls: deque[Held] = deque()  # functions
@@ -78,9 +82,10 @@ class LeaseBook:
             self._tally.count(held, 1)
             if held.phase == READY:
                 self._enqueue(held)
+                self.changed.notify_all()
             elif held.phase == WAITING:
                 self._gate.append(held)
-            self.changed.notify_all()
+                self.came.notify_all()
             return True
 
     def get(self, lease: str) -> Held | None:
@@ -101,7 +106,6 @@ class LeaseBook:
             self._move(held, phase)
             if phase in (RUNNING, LAUNCHING) and held.started_at is None:
                 held.started_at = uptime_s()
-            self.changed.notify_all()
 
     def withdraw(self, held: Held, phase: str) -> None:
         """Take an unstarted lease out of the queue."""
@@ -118,8 +122,14 @@ class LeaseBook:
                 self._free_share(held)
                 self._tally.count(held, -1)
                 self._unqueue(held)
-                self.changed.notify_all()
+                self.ended.notify_all()
             return held
+
+    def nudge(self) -> None:
+        """Wake every loop that waits for leases: the agent stops, or takes work again."""
+        with self.changed:
+            for condition in (self.changed, self.came, self.ended):
+                condition.notify_all()
 
     def all(self) -> list[Held]:
         """Every held lease, oldest first."""
@@ -222,13 +232,11 @@ class LeaseBook:
         """A warm worker has nothing to do any more."""
         with self.changed:
             self._free_size(spec)
-            self.changed.notify_all()
 
     def free_share(self, held: Held) -> None:
         """The payload ended: its share may be used by another."""
         with self.changed:
             self._free_share(held)
-            self.changed.notify_all()
 
     def adopt_share(self, held: Held, gpus: tuple[str, ...]) -> None:
         """A payload that runs already (found after a restart) uses its share, whatever is left."""
@@ -259,6 +267,7 @@ class LeaseBook:
 
     def _move(self, held: Held, phase: str) -> None:
         counted = held.lease in self._held  # a late end of a lease that was dropped meanwhile
+        before = self._tally.active
         if counted:
             self._tally.count(held, -1)
         if held.phase == WAITING:
@@ -266,6 +275,8 @@ class LeaseBook:
         held.phase = phase
         if counted:
             self._tally.count(held, 1)
+        if self._tally.active < before:
+            self.ended.notify_all()
 
     def _leave_gate(self, held: Held) -> None:
         with contextlib.suppress(ValueError):
@@ -316,4 +327,6 @@ class LeaseBook:
         self._idlers -= not cores_of(spec)
         self._used_cpu -= cores_of(spec)
         self._used_ram_mb -= ram_of(spec)
+        if self._ready:
+            self.changed.notify_all()
         self.on_room()

@@ -98,8 +98,8 @@ class ClaimLoop(Loop):
 
     def _room_comes(self) -> bool:
         book = self.runtime.book
-        with book.changed:
-            return book.changed.wait_for(
+        with book.ended:
+            return book.ended.wait_for(
                 lambda: self.runtime.stop.is_set() or self.runtime.claims.want() > 0, _FULL_FOR_S
             )
 

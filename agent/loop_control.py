@@ -78,8 +78,7 @@ class ControlLoop(Loop):
             return {"error": "the agent drains and ends; start it again instead"}
         modes.paused_here = modes.safe = False
         self.runtime.claim_loop.make_room_known()
-        with self.runtime.book.changed:
-            self.runtime.book.changed.notify_all()
+        self.runtime.book.nudge()
         self.runtime.beat.soon()
         return {"ok": "work is taken again"}
 

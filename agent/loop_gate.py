@@ -23,16 +23,15 @@ class GateLoop(Loop):
     def wake(self) -> None:
         """The agent stops."""
         self.runtime.modes.listening.set()
-        with self.runtime.book.changed:
-            self.runtime.book.changed.notify_all()
+        self.runtime.book.nudge()
 
     def turn(self) -> None:
         """One batch of starts."""
         runtime = self.runtime
         book = runtime.book
         runtime.modes.listening.wait()
-        with book.changed:
-            book.changed.wait_for(lambda: runtime.stop.is_set() or book.waiting)
+        with book.came:
+            book.came.wait_for(lambda: runtime.stop.is_set() or book.waiting)
             waiting = book.at_the_gate(_BATCH)
         if not waiting or runtime.stop.is_set():
             return

@@ -60,9 +60,14 @@ class Beat:
                 self._changed.wait(self.due_in_s())
 
     def let_pass(self) -> None:
-        """Let a heartbeat that is due right now have the idle connection first."""
+        """Let a heartbeat that is due soon have the idle connection first, and at once.
+
+        Nobody asks for work meanwhile: a task that came now would wait.
+        """
         with self._changed:
             if self.due_in_s() < 0.5:
+                self._due = time.monotonic()
+                self._changed.notify_all()
                 self._changed.wait(1.0)
 
     def plan(self, seconds: float) -> None:

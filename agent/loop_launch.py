@@ -25,8 +25,7 @@ class LaunchLoop(Loop):
 
     def wake(self) -> None:
         """The agent stops."""
-        with self.runtime.book.changed:
-            self.runtime.book.changed.notify_all()
+        self.runtime.book.nudge()
 
     def turn(self) -> None:
         """Launch whatever is ready and fits."""
