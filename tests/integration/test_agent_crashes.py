@@ -158,8 +158,8 @@ def test_after_a_reboot_nothing_is_started_again(twin: AgentApi, agent: AgentPro
     payload = agent.payload(task)
     wait_until(agent.lines, message="the script's start")
     agent.kill()
-    processes.kill_marked(twin.tasks[task].lease)
     os.kill(payload["wrapper"], signal.SIGKILL)
+    processes.kill_marked(twin.tasks[task].lease)
     _pretend_another_boot(agent.home / "journal", twin.tasks[task].lease)
     lease = twin.tasks[task].lease
     twin.tasks[task].offer = {**twin.tasks[task].offer, "gate": "never"}
