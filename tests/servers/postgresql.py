@@ -20,7 +20,8 @@ SMART_STOP = signal.SIGINT  # PostgreSQL's fast shutdown: it does not wait for c
 class PostgreSQL:
     """A cluster with one superuser, `postgres`, trusted on loopback."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
+        """A new cluster in `folder`; `durable`: commits reach the disk, as in production."""
         initdb, postgres = (program(name, folders=_FOLDERS) for name in ("initdb", "postgres"))
         if initdb is None or postgres is None:
             missing("PostgreSQL (initdb, postgres)")
@@ -38,11 +39,11 @@ class PostgreSQL:
             capture_output=True,
             cwd="/",
         )
-        # fsync off: the machine may lose the tests' data; else as in production.
+        # fsync off: the machine may lose the tests' data.
         settings = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self.data),
-            "fsync": "off",
+            "fsync": "on" if durable else "off",
             "max_connections": "120",
             "shared_buffers": "64MB",
         }
