@@ -65,7 +65,7 @@ def _entry_files(
     lease: HeldLease, position: int, entry: dict[str, Any]
 ) -> Iterator[StagedFile | Absent]:
     """One file, or the files of a folder."""
-    storage_id = _usable_storage(entry["storage"], lease.project_id)
+    storage_id = _usable_storage(entry, lease.project_id)
     store = stores.store(storage_id)
     source = user_key(entry["source"])
     if not entry["folder"]:
@@ -99,16 +99,19 @@ def _file(
     )
 
 
-def _usable_storage(name: str, project_id: str) -> str:
-    """The id of the storage resource called `name`, if tasks of the project may read it."""
+def _usable_storage(entry: dict[str, Any], project_id: str) -> str:
+    """The id of the entry's storage resource, if tasks of the project may read it.
+
+    By the id that was found when the document was stored: its name may be another's by now.
+    """
     rows = execute(
-        "SELECT id FROM storage_resources WHERE name = %s AND state = %s "
+        "SELECT id FROM storage_resources WHERE id = %s AND state = %s "
         "AND (project_id IS NULL OR project_id = %s)",
-        (name, "active", project_id),
+        (entry["storage_id"], "active", project_id),
     )
     if not rows:
         raise NotFound(
-            f"The project has no active storage resource called {name!r}.",
+            f"The project has no active storage resource called {entry['storage']!r}.",
             code="storage_not_found",
         )
     return str(rows[0][0])
@@ -118,7 +121,7 @@ def staged_object(lease: HeldLease, of: str) -> StagedObject:
     """The file that the start gate called `of`. Raises NotFound `input_missing`."""
     position, _, inside = of.partition("/")
     entry = node_facts(lease.node_id).spec["stage_in"][int(position)]
-    storage_id = _usable_storage(entry["storage"], lease.project_id)
+    storage_id = _usable_storage(entry, lease.project_id)
     key = user_key(f"{entry['source']}/{inside}")
     size = stores.store(storage_id).size(key)
     if size is None:

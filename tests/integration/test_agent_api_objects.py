@@ -394,6 +394,21 @@ def test_one_tasks_storage_does_not_hold_up_the_others(wire: Wire, tmp_path: Pat
     assert fetched(wire, again)["data/a.txt"] == b"A"
 
 
+def test_a_storage_resource_that_is_renamed_is_still_the_same_one(
+    wire: Wire, tmp_path: Path
+) -> None:
+    """What has its name since then holds other data, which nobody asked for."""
+    lease = one_lease(wire, staged(wire.api, tmp_path / "scratch"))
+    (tmp_path / "other" / "data").mkdir(parents=True)
+    (tmp_path / "other" / "data" / "a.txt").write_bytes(b"not this")
+    admin = wire.api.admin()
+    StorageResource.update(name="old").where(StorageResource.name == "scratch").execute()
+    body = {"name": "scratch", "kind": "NFS", "location": {"path": str(tmp_path / "other")}}
+    assert admin.post("/storage-resources", body).status_code == 201
+
+    assert fetched(wire, wire.start(lease)[0])["data/a.txt"] == b"A"
+
+
 def test_files_sent_along_are_blobs(wire: Wire) -> None:
     """A file of the user's machine is fetched as a blob, by the lease that needs it only."""
     owner = wire.owner
