@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airavata_scheduler.agent.lease_book import REPORTING, Held
 from airavata_scheduler.agent.loop import Loop
-from airavata_scheduler.agent.outcomes import cancelled, refused
+from airavata_scheduler.agent.outcomes import cancelled, lost, refused
 from airavata_scheduler.agent.payload_order import environment_refusal, wrapper_order
 from airavata_scheduler.agent.python_function import python_mismatch
 
@@ -99,19 +99,29 @@ class LaunchLoop(Loop):
         runtime.crash_point("launch.before")
         self._journal([held for held in scripts if not held.journalled])
         runtime.crash_point("launch.journalled")
-        orders = []
-        for held in scripts:
-            folder = runtime.places.make(held.lease)
-            orders.append(
-                wrapper_order(
-                    held,
-                    folder,
-                    base=runtime.base_environment,
-                    policy=runtime.policy,
-                    boot_id=runtime.boot_id,
-                )
-            )
-        for start in range(0, len(orders), 16):
-            runtime.shepherd.send({"launch": orders[start : start + 16]})
-        runtime.watch.expect(scripts)
+        orders = {held: order for held in scripts if (order := self._order(held)) is not None}
+        # Before the shepherd hears of them: one that dies with the orders is replaced by the watch
+        # loop, which gives the new one the orders of all that it watches.
+        runtime.watch.expect(list(orders))
+        told = list(orders.values())
+        for start in range(0, len(told), 16):
+            runtime.shepherd.send({"launch": told[start : start + 16]})
         runtime.crash_point("launch.sent")
+
+    def _order(self, held: Held) -> dict[str, object] | None:
+        """The wrapper's order, with the lease's folder made; None where the disk refuses that."""
+        runtime = self.runtime
+        try:
+            folder = runtime.places.make(held.lease)
+        except OSError as problem:
+            runtime.log.error(f"cannot be launched: {problem}", lease=held.lease)
+            text = f"The payload could not be started: {problem}."
+            self._report(held, lost(held, "wrapper_lost", text))
+            return None
+        return wrapper_order(
+            held,
+            folder,
+            base=runtime.base_environment,
+            policy=runtime.policy,
+            boot_id=runtime.boot_id,
+        )

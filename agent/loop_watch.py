@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airavata_scheduler.agent import processes
-from airavata_scheduler.agent.framing import read_json
 from airavata_scheduler.agent.lease_book import LAUNCHING, RUNNING, Held
 from airavata_scheduler.agent.loop import Loop
+from airavata_scheduler.agent.payload_files import read_exit, read_payload
 from airavata_scheduler.agent.payload_order import wrapper_order
 from airavata_scheduler.agent.wrapper import DUPLICATE
 
@@ -101,11 +101,11 @@ class WatchLoop(Loop):
 
     def _look(self, held: Held, *, wrapper_is_gone: bool) -> None:
         folder = self.runtime.places.of(held.lease)
-        ended = read_json(folder / "exit.json")
+        ended = read_exit(folder)
         if ended is None and not self._is_lost(held, wrapper_is_gone):
             return
         # A wrapper may have written its last file between our look and its end.
-        ended = ended or read_json(folder / "exit.json")
+        ended = ended or read_exit(folder)
         with self._lock:
             if self._watched.pop(held.lease, None) is None:
                 return
@@ -118,7 +118,7 @@ class WatchLoop(Loop):
         if wrapper_is_gone:
             return True
         folder = self.runtime.places.of(held.lease)
-        payload = read_json(folder / "payload.json")
+        payload = read_payload(folder)
         if payload is not None:
             if payload["boot_id"] != self.runtime.boot_id:
                 return True

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airavata_scheduler.agent import processes
-from airavata_scheduler.agent.framing import read_json
 from airavata_scheduler.agent.journal_state import Entry
 from airavata_scheduler.agent.lease_book import LAUNCHING, READY, REPORTING, WAITING, Held
+from airavata_scheduler.agent.payload_files import read_exit, read_payload
 from airavata_scheduler.agent.pool_worker import read_ledger
 from airavata_scheduler.agent.warm_worker import WarmWorker
 
@@ -61,7 +61,7 @@ class Recovery:
     def _bring_back_script(self, held: Held, entry: Entry) -> None:
         runtime = self._runtime
         folder = runtime.places.of(held.lease)
-        ended = read_json(folder / "exit.json")
+        ended = read_exit(folder)
         same_boot = entry.boot == runtime.boot_id
         if ended is None and same_boot and not (folder / "started").exists():
             held.phase = READY
@@ -74,7 +74,7 @@ class Recovery:
                 held.reason = "lost_host"
             runtime.finisher.script_ended(held, ended)
             return
-        payload = read_json(folder / "payload.json") or {}
+        payload = read_payload(folder) or {}
         held.started_at = payload.get("started_at", processes.uptime_s())
         runtime.book.adopt_share(held, tuple(payload.get("gpus") or ()))
         runtime.watch.expect([held])

@@ -11,9 +11,9 @@ import signal
 from typing import TYPE_CHECKING
 
 from airavata_scheduler.agent import processes
-from airavata_scheduler.agent.framing import read_json
 from airavata_scheduler.agent.lease_book import LAUNCHING, READY, REPORTING, RUNNING, WAITING, Held
 from airavata_scheduler.agent.outcomes import cancelled
+from airavata_scheduler.agent.payload_files import read_payload
 from airavata_scheduler.agent.places import KEEP_FENCED_S
 
 if TYPE_CHECKING:
@@ -86,11 +86,12 @@ class Stopper:
         folder = self._runtime.places.of(held.lease)
         try:
             # First the file, then the signal: a wrapper that is just starting looks for the file
-            # after it can hear the signal.
+            # after it can hear the signal. The launch loop may not have made the folder yet.
+            self._runtime.places.make(held.lease)
             fd = os.open(folder / "cancel", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             os.close(fd)
         except OSError:
-            self._runtime.log.warning("the payload's folder is gone", lease=held.lease)
-        payload = read_json(folder / "payload.json")
+            self._runtime.log.warning("no mark to stop it can be set", lease=held.lease)
+        payload = read_payload(folder)
         if payload is not None and payload.get("wrapper_ticks") is not None:
             processes.send(payload["wrapper"], payload["wrapper_ticks"], signal.SIGTERM)
