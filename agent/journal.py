@@ -148,15 +148,19 @@ class Journal:
         try:
             while view:
                 view = view[os.write(self._fd, view) :]
+            os.fsync(self._fd)
         except OSError:
             os.ftruncate(self._fd, self._size)
             raise
-        os.fsync(self._fd)
         self._size += len(chunk)
 
     def _rotate(self) -> None:
         number = int(self._segments()[-1].stem) + 1
-        path = self._folder / f"{number:08d}.log"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        try:
+            fresh = os.open(self._folder / f"{number:08d}.log", flags, 0o600)
+        except OSError:
+            return  # no room for another file: the present one goes on, and this is tried again
         with self._lock:
             # What is appended but not written is in the state, so the checkpoint holds it.
             dump = self.state.dump()
@@ -165,10 +169,7 @@ class Journal:
             self._buffer.clear()
             upto = self._appended
         os.close(self._fd)
-        self._fd = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
-        self._size = 0
+        self._fd, self._size = fresh, 0
         self._write(data)
         sync_folder(self._folder)
         self._synced = upto

@@ -220,3 +220,26 @@ def test_records_stop_at_the_first_bad_one() -> None:
 
     assert [body for _, body in records(data + b"\xff" * 11)] == [b"one", b"two"]
     assert list(records(b"\xff\xff\xff\x7f")) == []
+
+
+def test_a_segment_that_cannot_begin_is_put_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room for another file: the present segment goes on, and not one record is left out."""
+    journal = Journal(tmp_path, segment_bytes=1)
+    real = os.open
+
+    def no_new_file(path: Any, flags: int, *more: Any, **others: Any) -> int:
+        if flags & os.O_EXCL:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(path, flags, *more, **others)
+
+    monkeypatch.setattr(os, "open", no_new_file)
+    for number in (1, 2):
+        journal.commit(_grant(number))
+    monkeypatch.undo()
+    kept = set(Journal(tmp_path).state.entries)
+    journal.commit(_grant(3))
+
+    assert kept == {_offer(n)["lease"] for n in (1, 2)}
+    assert set(Journal(tmp_path).state.entries) == {_offer(n)["lease"] for n in (1, 2, 3)}
