@@ -78,7 +78,7 @@ class Function:
             raise LoadError(
                 "function_raised",
                 f"The function's module cannot be loaded: {type(error).__name__}: {error}",
-                traceback.format_exc(),
+                users_traceback(error),
             ) from error
 
     @classmethod
@@ -148,7 +148,7 @@ def pack_result(value: Any, codec: str, folder: Path) -> Json:
         try:
             text = json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise TypeError(f"the function's result does not fit into JSON: {error}") from error
+            raise TypeError(f"the function's result does not fit into JSON: {error}") from None
         if len(text) <= RESULT_BYTES:
             return {"result": {"encoding": "json", "data": value}}
         raw = text.encode()
@@ -163,19 +163,12 @@ def pack_result(value: Any, codec: str, folder: Path) -> Json:
 
 
 def failure_of(error: BaseException, codec: str) -> Json:
-    """What the user is told of an exception of the function; ours is cut from the traceback."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
-        trace = trace.tb_next
-    if trace is None or trace.tb_frame.f_code.co_filename.endswith("pool_worker.py"):
-        trace = error.__traceback__.tb_next if error.__traceback__ else None
-    lines = traceback.format_exception(type(error), error, trace)
-    text = "".join(lines)[-32768:]
+    """What the user is told of an exception of the function."""
     failure: Json = {
         "kind": "user",
         "code": "function_raised",
         "message": f"{type(error).__name__}: {error}"[:2000],
-        "traceback": text,
+        "traceback": users_traceback(error)[-32768:],
     }
     if codec == "pickle":
         # An exception that does not survive the way back still has its message and traceback.
@@ -184,6 +177,15 @@ def failure_of(error: BaseException, codec: str) -> Json:
             if len(raw) <= RESULT_BYTES // 2:
                 failure["exception"] = b64encode(raw).decode()
     return failure
+
+
+def users_traceback(error: BaseException) -> str:
+    """The traceback from the user's first line on: the frames before it are ours."""
+    ours = Path(users_traceback.__code__.co_filename).parent
+    trace = error.__traceback__
+    while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == ours:
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
 
 
 def _pickle(value: Any) -> bytes:
