@@ -348,6 +348,7 @@ CREATE TABLE `tasks` (
     `session_id` CHAR(36),
     `claim_id` VARCHAR(64),
     `gate_open` BOOLEAN NOT NULL DEFAULT FALSE,
+    `pinned` BOOLEAN NOT NULL DEFAULT FALSE,
     `leased_at` BIGINT,
     `started_at` BIGINT,
     `finished_at` BIGINT,

@@ -369,6 +369,7 @@ CREATE TABLE "tasks" (
     "session_id" UUID,
     "claim_id" VARCHAR(64),
     "gate_open" BOOLEAN NOT NULL DEFAULT FALSE,
+    "pinned" BOOLEAN NOT NULL DEFAULT FALSE,
     "leased_at" BIGINT,
     "started_at" BIGINT,
     "finished_at" BIGINT,

@@ -35,7 +35,7 @@ CHOICES_KEPT_S = 2.0
 
 _COLUMNS = (
     *("id", "experiment_id", "node_id", "idx", "generation", "compute_id", "state", "priority"),
-    *("available_at", "cpu", "ram_mb", "gpu", "gate_open", "arguments", "created_at"),
+    *("available_at", "cpu", "ram_mb", "gpu", "gate_open", "pinned", "arguments", "created_at"),
 )
 _choices: dict[tuple[str, str, tuple[str, ...]], tuple[float, list[Choice]]] = {}
 _choices_lock = threading.Lock()
@@ -62,7 +62,8 @@ def add_calls(
     """Queue one task for each of `arguments`.
 
     These are {"encoding", "data"}, or {"encoding": "blob", "sha256"}. `compute` are ids of the
-    resources that may run them (none: any that the project may use). Raises NotFound
+    resources that may run them, and then they stay where they are put; without any, all that the
+    project may use, and they are moved where the agents of one have left. Raises NotFound
     (`function_unknown`), or Conflict (`no_compute`) when nothing can ever run the function.
     """
     node, project_id = _calls_node(function_version_id, owner_id)
@@ -79,7 +80,8 @@ def add_calls(
                 (
                     *(task_id, node.experiment_id, node.id, first + offset, 0, compute_id),
                     *(int(TaskState.QUEUED), priority, now, *node.needs),
-                    *(_gate_open(node, given), canonical_json(dict(given)), now),
+                    *(_gate_open(node, given), bool(compute)),
+                    *(canonical_json(dict(given)), now),
                 )
                 for offset, (task_id, given, compute_id) in enumerate(
                     zip(task_ids, arguments, placed, strict=True)

@@ -22,7 +22,7 @@ from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.flow_instances import next_instances
 from airavata_scheduler.models.ids import new_ids
 from airavata_scheduler.models.node_facts import NodeFacts, node_facts
-from airavata_scheduler.models.placement import usable_computes
+from airavata_scheduler.models.placement import choose, usable_computes
 from airavata_scheduler.models.rows import insert_rows
 from airavata_scheduler.models.states import ExperimentState, NodeState, TaskState
 from airavata_scheduler.models.task_rows import for_update
@@ -44,7 +44,7 @@ def expand(node_id: str, *, window: int | None = None) -> Wakeups:
     except KeyError:
         return Wakeups()
     if node.is_calls:
-        return Wakeups()
+        return _move_from_dead(node, _weights_of_calls(node))
     weights = _weights(node)
     wakeups = _release_held(node)
     wakeups.merge(_move_from_dead(node, weights))
@@ -64,6 +64,13 @@ def _weights(node: NodeFacts) -> dict[str, int]:
     live = {c.id: c.live_cpu for c in usable_computes(experiment.project_id, eligible)}
     weights = {compute_id: live.get(compute_id, 0) for compute_id in eligible}
     return weights if any(weights.values()) else dict.fromkeys(eligible, 1)
+
+
+def _weights_of_calls(node: NodeFacts) -> dict[str, int]:
+    """As `_weights`; where calls may run is not planned, so it is asked anew."""
+    computes = usable_computes(experiment_row(node.experiment_id).project_id)
+    choices = choose(node.spec, computes)
+    return {c.compute.id: c.compute.live_cpu if c.able else 0 for c in choices}
 
 
 def runs(experiment: ExperimentRow) -> bool:
@@ -111,8 +118,8 @@ def _move_from_dead(node: NodeFacts, weights: dict[str, int]) -> Wakeups:
     with transaction():
         rows = execute(
             "SELECT id FROM tasks WHERE experiment_id = %s AND state = 1 AND node_id = %s "
-            f"AND compute_id IN ({marks(dead)}) ORDER BY id LIMIT %s{for_update()}",
-            [node.experiment_id, node.id, *dead, PART],
+            f"AND pinned = %s AND compute_id IN ({marks(dead)}) ORDER BY id LIMIT %s{for_update()}",
+            [node.experiment_id, node.id, False, *dead, PART],
         )
         if not rows:
             return Wakeups()

@@ -165,6 +165,7 @@ class Task(Table):
     session_id = IdField(null=True)
     claim_id = peewee.CharField(64, null=True)
     gate_open = peewee.BooleanField(default=False)
+    pinned = peewee.BooleanField(default=False)  # its caller named where it runs: never moved
     leased_at = peewee.BigIntegerField(null=True)
     started_at = peewee.BigIntegerField(null=True)
     finished_at = peewee.BigIntegerField(null=True)

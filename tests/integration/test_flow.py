@@ -722,6 +722,30 @@ def test_calls_go_before_sweeps() -> None:
     assert [g.task_id for g in agent.claim(1)] == calls.task_ids
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_calls_move_where_agents_have_left(named: bool) -> None:
+    """No call waits at a deserted resource while another could run it, unless it was named."""
+    world = World()
+    deserted, alive = world.compute_id, world.compute("alive")
+    calls = flow.add_calls(
+        function_version_id=world.function(),
+        owner_id=world.user_id,
+        arguments=[{"encoding": "json", "data": "1"}] * 6,
+        compute=[deserted] if named else None,
+    )
+    agent = world.agent(alive)
+    before = {grant.task_id for grant in agent.claim(10)}
+
+    for job, key in flow.due_work():
+        assert job == "expand"
+        flow.expand(key)
+
+    moved = {grant.task_id for grant in agent.claim(10)}
+    assert before | moved == (set() if named else set(calls.task_ids))
+    assert bool(moved) is not named
+    check_counters()
+
+
 def test_a_call_that_nothing_can_run_is_refused() -> None:
     """At once, with the reason."""
     world = World()
