@@ -303,7 +303,8 @@ class Runtime:
             self._end_session()
         self.pool.retire_idle()
         self.journal.close()
-        self.shepherd.close()
+        # Payloads that run are taken over by the next agent, through the shepherd that is there.
+        self.shepherd.close(retire=not self.book.in_phase(LAUNCHING, RUNNING))
 
     def _end_session(self) -> None:
         self.stop.clear()

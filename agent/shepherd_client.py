@@ -72,8 +72,13 @@ class ShepherdClient:
             self._socket.close()
             self._socket, self._reader = fresh, FrameReader()
 
-    def close(self) -> None:
-        """Let go; the shepherd stays for as long as it has children."""
+    def close(self, *, retire: bool = False) -> None:
+        """Let go; the shepherd stays for as long as it has children, and two minutes more.
+
+        `retire`: nothing runs and nobody is coming, so it ends with its last child at once.
+        """
+        if retire:
+            self.send({"retire": True})
         self._socket.close()
 
     def _connect(self) -> Any:

@@ -270,14 +270,13 @@ def _bundle(twin: AgentApi, function: Any, python: str) -> dict[str, Any]:
     return {"entry": "f", "blob": {"sha256": sha256, "size": len(raw)}, "codec": "pickle"}
 
 
-def test_no_idle_worker_outlives_an_agent_that_was_drained(
-    twin: AgentApi, agent: AgentProcess
-) -> None:
-    """Warm processes wait for calls only while there is an agent."""
+def test_no_process_outlives_an_agent_that_was_drained(twin: AgentApi, agent: AgentProcess) -> None:
+    """Warm processes wait for calls, and the shepherd for payloads, only while there is an agent."""
     _add(twin, "def f():\n    return 1\n")
     agent.start()
     agent.done()
     workers = [read_json(path) or {} for path in agent.home.glob("pool/*/worker.json")]
+    shepherd = agent.shepherd_pid()
 
     agent.signal(signal.SIGTERM)
     agent.wait()
@@ -288,3 +287,4 @@ def test_no_idle_worker_outlives_an_agent_that_was_drained(
             lambda w=worker: not processes.is_alive(w["pid"], w["ticks"]),  # type: ignore[misc]
             message="the worker's end",
         )
+    wait_until(lambda: processes.start_ticks(shepherd) is None, message="the shepherd's end")

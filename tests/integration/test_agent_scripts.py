@@ -287,6 +287,27 @@ def test_a_task_beyond_the_machine_is_refused(twin: AgentApi, agent: AgentProces
         assert word in result["failure"]["message"]
 
 
+def test_a_stop_leaves_what_runs_with_its_shepherd(
+    twin: AgentApi, agent: AgentProcess, tmp_path: Path
+) -> None:
+    """The next agent finds the same shepherd and the payload that went on."""
+    gate = tmp_path / "gate"
+    task = twin.add(agent.note("began", f"while [ ! -e {gate} ]; do sleep 0.05; done"))
+    agent.start()
+    wait_until(agent.lines, message="the payload's start")
+    agent.payload(task)
+    shepherd = agent.shepherd_pid()
+
+    agent.verb("stop")
+    agent.wait()
+    agent.start()
+    gate.touch()
+    agent.done()
+
+    assert agent.shepherd_pid() == shepherd
+    assert agent.lines() == ["began"]
+
+
 def test_tasks_without_a_core_run_beside_each_other(twin: AgentApi, agent: AgentProcess) -> None:
     """cpu 0: many waiting payloads run at once on a machine with few cores."""
     gate = agent.ledger.with_name("gate")
