@@ -164,6 +164,7 @@ class Deployment:
             timeout_s=30.0,
             message="the worker did not ask to be approved",
         )
+        assert found is not None
         done = self.airavata(*found[1].rstrip('",.').split())
         assert done.returncode == 0, done.stderr
 
