@@ -122,6 +122,9 @@ class Pool(Loop):
         if uptime_s() >= self._tick_at:
             self._tick_at = uptime_s() + 1.0
             self._tick()
+        for worker in self.workers.values():
+            if worker.is_awaited:
+                worker.flush()
         self._bury_dead()
         self._take_orders()
         self._assign()
@@ -134,10 +137,7 @@ class Pool(Loop):
         return bundle or arguments.get("encoding") == "blob"
 
     def _wait_s(self) -> float | None:
-        if any(
-            w.dead_since is not None or (w.unsent and w.socket is None)
-            for w in self.workers.values()
-        ):
+        if any(w.dead_since is not None or w.is_awaited for w in self.workers.values()):
             return 0.02
         if any(w.calls for w in self.workers.values()):
             return max(0.0, self._tick_at - uptime_s())
@@ -152,12 +152,20 @@ class Pool(Loop):
                 held = worker.calls.pop(lease, None)
                 if held is not None:
                     self._back_to_queue(held)
-            worker.asked_back = worker.asked_back and "given_back" not in message
+            if "given_back" in message:
+                worker.asked_back = False
+                self._stop_begun(worker)
         if messages is None:
             worker.close()
             if worker.dead_since is None:
                 worker.dead_since = uptime_s()
         self._rest(worker)
+
+    def _stop_begun(self, worker: WarmWorker) -> None:
+        """A call that was to be stopped and did not come back: it had begun meanwhile."""
+        for held in list(worker.calls.values()):
+            if held.reason is not None:
+                self._stop_at(worker, held.lease, "cancelled")
 
     def _call_ended(self, worker: WarmWorker, entry: Json) -> None:
         held = worker.calls.pop(entry["l"], None)
@@ -310,9 +318,21 @@ class Pool(Loop):
             if queue and room > 0 and self._wake_up(worker):
                 shares.append((worker, self._give(worker, queue, room)))
         while queue and self.runtime.book.reserve_worker(queue[0].spec):
-            worker = self._start(key, queue[0].spec)
-            shares.append((worker, self._give(worker, queue, batch)))
+            try:
+                worker = self._start(key, queue[0].spec)
+            except OSError as problem:
+                self._not_started(queue.popleft(), problem)
+            else:
+                shares.append((worker, self._give(worker, queue, batch)))
         return shares
+
+    def _not_started(self, held: Held, problem: OSError) -> None:
+        """The disk has no room for another worker: the call is lost, its cores are free again."""
+        self.runtime.book.free_worker(held.spec)
+        self.runtime.log.error(f"no worker can be started: {problem}", lease=held.lease)
+        self._prepared.pop(held.lease, None)
+        text = f"The process for the function could not be started: {problem}."
+        self.runtime.finisher.call_is_over(held, outcomes.lost(held, "wrapper_lost", text))
 
     def _batch_size(self, key: str) -> int:
         mean = self.runtime.book.durations.mean_s(key)

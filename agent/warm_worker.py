@@ -27,7 +27,8 @@ class WarmWorker:
         self.folder = folder
         self.spec = spec
         self.calls: dict[str, Held] = {}  # sent or to be sent, not ended, in order
-        self.unsent: list[Json] = []
+        self.unsent: list[Json] = []  # calls
+        self._unsaid: list[Json] = []  # what it is told behind them
         self.begun: str | None = None
         self.begun_at = 0.0
         self.made_at = processes.uptime_s()
@@ -54,19 +55,26 @@ class WarmWorker:
                 self._socket.settimeout(30.0)
         return self._socket is not None
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether something is to be told to it and it cannot be reached yet."""
+        return self._socket is None and bool(self.unsent or self._unsaid)
+
     def flush(self) -> None:
         """Send what is to be sent; a broken line is found out when it is read."""
-        if not self.unsent or not self.connect() or self._socket is None:
+        if not (self.unsent or self._unsaid) or not self.connect() or self._socket is None:
             return
-        calls, self.unsent = self.unsent, []
+        messages = [{"calls": self.unsent}] if self.unsent else []
+        messages += self._unsaid
+        self.unsent, self._unsaid = [], []
         with contextlib.suppress(OSError):
-            self._socket.sendall(frame({"calls": calls}))
+            self._socket.sendall(b"".join(map(frame, messages)))
 
     def say(self, message: Json) -> None:
-        """Tell the worker something."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.sendall(frame(message))
+        """Tell the worker something, behind the calls that it is to have; at the latest when it
+        can be reached."""
+        self._unsaid.append(message)
+        self.flush()
 
     def hear(self) -> list[Json] | None:
         """What the worker says; None when its line is closed."""

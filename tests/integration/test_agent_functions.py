@@ -135,6 +135,25 @@ def test_a_running_call_can_be_cancelled(twin: AgentApi, agent: AgentProcess) ->
     assert _result(twin, after)["outcome"] == "completed"
 
 
+def test_a_call_is_cancelled_while_its_worker_starts(twin: AgentApi, agent: AgentProcess) -> None:
+    """Nobody listens yet when the cancel comes; the call is taken back before it begins."""
+    agent.start()
+    wait_until(lambda: "connected to" in agent.log.read_text(), message="the session")
+    shepherd = agent.shepherd_pid()
+    os.kill(shepherd, signal.SIGSTOP)
+    try:
+        task = _add(twin, f"def f():\n    open({str(agent.ledger)!r}, 'a').write('ran\\n')\n")
+        wait_until(lambda: list(agent.home.glob("pool/*")), message="the worker's order")
+        twin.cancel(task)
+        wait_until(lambda: "cancelled" in agent.log.read_text(), message="the cancel")
+    finally:
+        os.kill(shepherd, signal.SIGCONT)
+    agent.done()
+
+    assert _result(twin, task)["outcome"] == "cancelled"
+    assert agent.lines() == []
+
+
 def test_a_worker_that_dies_takes_only_its_call_along(twin: AgentApi, agent: AgentProcess) -> None:
     """os._exit and a segmentation fault fail the call that did it, and no other."""
     exits = _add(twin, "import os\ndef f():\n    os._exit(5)\n")
@@ -271,7 +290,7 @@ def _bundle(twin: AgentApi, function: Any, python: str) -> dict[str, Any]:
 
 
 def test_no_process_outlives_an_agent_that_was_drained(twin: AgentApi, agent: AgentProcess) -> None:
-    """Warm processes wait for calls, and the shepherd for payloads, only while there is an agent."""
+    """Warm processes wait for calls, the shepherd for payloads, only while there is an agent."""
     _add(twin, "def f():\n    return 1\n")
     agent.start()
     agent.done()
