@@ -31,6 +31,7 @@ Json = dict[str, Any]
 SPEAKS = 1  # the version of the orders; another version is retired and replaced
 SOCKET = "shepherd.sock"
 _LONELY_S = 120.0
+_PATIENCE_S = 5.0  # with an agent that does not read
 
 
 class Shepherd:
@@ -183,13 +184,18 @@ class Shepherd:
 
     def _tell(self, message: Json, only: socket.socket | None = None) -> None:
         data = frame(message)
-        for client, _ in list(self._agents.values()):
-            if only is None or client is only:
-                # An agent that does not read is found out by its own sweep; never wait for it.
-                with contextlib.suppress(OSError):
-                    client.settimeout(5.0)
-                    client.sendall(data)
-                    client.settimeout(None)
+        for fd, (client, _) in list(self._agents.items()):
+            if only is not None and client is not only:
+                continue
+            try:
+                client.settimeout(_PATIENCE_S)
+                client.sendall(data)
+                client.settimeout(None)
+            except OSError:
+                # Half a message may be out, so nothing may follow it. An agent that comes back to
+                # read finds the line's end, connects again and looks for itself.
+                del self._agents[fd]
+                client.close()
 
     def _stop_listening(self) -> None:
         if self._server is not None:

@@ -61,9 +61,9 @@ class ShepherdClient:
         """What the shepherd told; None when it is gone."""
         try:
             data = self._socket.recv(1 << 20)
-        except OSError:
+            return list(self._reader.feed(data)) if data else None
+        except (OSError, ValueError):
             return None
-        return list(self._reader.feed(data)) if data else None
 
     def reconnect(self) -> None:
         """Find or start a shepherd again."""
