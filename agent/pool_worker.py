@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from airavata_scheduler.agent.python_function import Function, LoadError, failur
 Json = dict[str, Any]
 INLINE_LOG_BYTES = 8192
 TIMEOUT_STATUS = 124
+_FULL_DISK_S = 1.0
 _ALONE_S = 600.0  # without an agent and without calls a worker ends after this
 
 
@@ -47,10 +50,24 @@ class Ledger:
         os.write(self._fd, record(compact({"k": "S", "l": lease, "at": processes.uptime_s()})))
 
     def ends(self, lease: str, result: Json) -> None:
-        """Write how the call ended."""
-        data = memoryview(record(compact({"k": "E", "l": lease, **result})))
-        while data:
-            data = data[os.write(self._fd, data) :]
+        """Write how the call ended; on a full disk that waits for room, results are never lost."""
+        data = record(compact({"k": "E", "l": lease, **result}))
+        while not self._put(data):
+            time.sleep(_FULL_DISK_S)
+
+    def _put(self, data: bytes) -> bool:
+        """Write the whole record, or nothing of it where the disk is full (False)."""
+        start = os.fstat(self._fd).st_size
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            os.ftruncate(self._fd, start)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return False
+            raise
+        return True
 
 
 def read_ledger(data: bytes, start: int = 0) -> tuple[list[Json], int]:
@@ -103,9 +120,11 @@ class Worker:
                 self._deadline = None if limit is None else processes.uptime_s() + limit
             if limit is not None:
                 os.write(self._nudge_w, b".")
-            self._ledger.ends(call["lease"], self._run(function, call))
+            ended = self._run(function, call)
             with self._wake:
                 self._deadline = None
+            self._ledger.ends(call["lease"], ended)
+            with self._wake:
                 self._tell({"grew": 1})
 
     def _run(self, function: Function | LoadError, call: Json) -> Json:
