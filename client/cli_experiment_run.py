@@ -17,7 +17,8 @@ from airavata_scheduler.client.errors import WaitTimeoutError
 from airavata_scheduler.client.experiment_sources import read_source
 from airavata_scheduler.client.output import cell, column, counted, size
 from airavata_scheduler.client.summary import print_summary
-from airavata_scheduler.client.watch import follow, view_for
+from airavata_scheduler.client.watch import follow
+from airavata_scheduler.client.watch_views import view_for
 
 
 @click.command("run", cls=Command)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Self
 
 from airavata_scheduler.client.output import Output, size, span
-from airavata_scheduler.client.watch import bar
+from airavata_scheduler.client.watch_views import bar
 
 _EVERY_S = 0.1
 

@@ -15,16 +15,8 @@ from airavata_scheduler.client.api import Client
 from airavata_scheduler.client.event_stream import Event, events_of
 from airavata_scheduler.client.output import Output
 from airavata_scheduler.client.records import Progress
-from airavata_scheduler.client.watch import (
-    LineView,
-    LiveView,
-    _Stillness,
-    bar,
-    block,
-    follow,
-    headline,
-    reasons_of,
-)
+from airavata_scheduler.client.watch import _Stillness, follow, reasons_of
+from airavata_scheduler.client.watch_views import LineView, LiveView, bar, block, headline
 
 
 def progress(state: str, **counts: int) -> dict[str, Any]:
