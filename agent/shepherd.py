@@ -191,11 +191,13 @@ class Shepherd:
                 client.settimeout(_PATIENCE_S)
                 client.sendall(data)
                 client.settimeout(None)
-            except OSError:
+            except socket.timeout:
                 # Half a message may be out, so nothing may follow it. An agent that comes back to
                 # read finds the line's end, connects again and looks for itself.
                 del self._agents[fd]
                 client.close()
+            except OSError:
+                continue  # it let go; what it said last is still to be read
 
     def _stop_listening(self) -> None:
         if self._server is not None:

@@ -32,6 +32,20 @@ def test_an_agent_that_does_not_read_loses_the_line(monkeypatch: pytest.MonkeyPa
     assert b"y" not in received
 
 
+def test_what_an_agent_said_last_is_heard_after_it_let_go() -> None:
+    """News that can no longer be told must not cost the order that was sent before."""
+    here, there = socket.socketpair()
+    shepherd = Shepherd.__new__(Shepherd)
+    shepherd._agents = {there.fileno(): (there, FrameReader())}
+    here.sendall(frame({"retire": True}))
+    here.close()
+
+    shepherd._tell({"over": ["x"]})
+
+    assert list(FrameReader().feed(there.recv(65536))) == [{"retire": True}]
+    there.close()
+
+
 def test_what_is_no_message_ends_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The watch loop then finds a shepherd anew instead of stumbling over the same bytes."""
     here, there = socket.socketpair()
