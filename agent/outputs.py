@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 MOST_FILES = 100_000
+MOST_DEEP = 100  # folders below each other; each one on the way is held open
 _SPARSE_BYTES = 1 << 30
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -136,6 +137,8 @@ def _walk(folder: int, prefix: str, parts: list[str]) -> Iterator[str]:
         if is_link or hidden or not (head == "**" or fnmatch.fnmatchcase(name, head)):
             continue
         if is_folder and (rest or head == "**"):
+            if prefix.count("/") >= MOST_DEEP:
+                raise OutputProblem(f"The work directory is deeper than {MOST_DEEP} folders.")
             deeper = os.open(name, _FOLDER, dir_fd=folder)
             try:
                 yield from _walk(deeper, f"{prefix}{name}/", parts if head == "**" else rest)
