@@ -48,6 +48,10 @@ class JournalState:
         self.boot = record["boot"]
         self.starts = [*self.starts, record["at"]][-20:]
 
+    def stops(self, _record: Record) -> None:
+        """The present start ended as it was asked to: no crash."""
+        self.starts = self.starts[:-1]
+
     def takes_intent(self, record: Record) -> None:
         """A claim is about to be sent."""
         self.intents[record["claim"]] = record["seq"]
@@ -150,6 +154,7 @@ class JournalState:
 
 _DEEDS = {
     "boot": JournalState.boots,
+    "stopped": JournalState.stops,
     "intent": JournalState.takes_intent,
     "nothing": JournalState.drops_intents,
     "granted": JournalState.grants,

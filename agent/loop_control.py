@@ -76,7 +76,8 @@ class ControlLoop(Loop):
         modes = self.runtime.modes
         if modes.draining:
             return {"error": "the agent drains and ends; start it again instead"}
-        modes.paused_here = modes.safe = False
+        modes.paused_here = False
+        modes.leave_safe_mode()
         self.runtime.claim_loop.make_room_known()
         self.runtime.book.nudge()
         self.runtime.beat.soon()

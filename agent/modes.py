@@ -14,7 +14,10 @@ _DISK_EVERY_S = 5.0
 
 
 def is_crash_loop(starts: list[float], now: float) -> bool:
-    """Whether the agent was started so often lately that it must be dying of something."""
+    """Whether the agent died so often lately that it must be dying of something.
+
+    `starts` are the wall-clock seconds of the present start and of those that did not end orderly.
+    """
     return sum(1 for at in starts if 0 <= now - at < CRASH_WINDOW_S) >= CRASH_STARTS
 
 
@@ -29,10 +32,24 @@ class Modes:
         self.task_disk_mb = 0  # what is free beyond our reserve; 0 is low
         self.paused_here = False
         self.paused_by_server = False
-        self.draining = False
-        self.safe = False
+        self.drained_by_server = False  # stays connected and takes nothing until told otherwise
+        self.draining = False  # ends once nothing runs
+        self._safe_until = 0.0
         self.listening = threading.Event()  # a session is open
         self.disk_is_low()
+
+    @property
+    def safe(self) -> bool:
+        """Safe mode: it ends by itself once the agent has lived for as long as crashes count."""
+        return time.monotonic() < self._safe_until
+
+    def enter_safe_mode(self) -> None:
+        """Take no work until `leave_safe_mode`, or for ten minutes."""
+        self._safe_until = time.monotonic() + CRASH_WINDOW_S
+
+    def leave_safe_mode(self) -> None:
+        """A person looked at it."""
+        self._safe_until = 0.0
 
     def disk_is_low(self, *, look_now: bool = False) -> bool:
         """Whether too little is free to take work on; looked up at most every 5 s, or now."""
@@ -52,6 +69,7 @@ class Modes:
         """Why no work is taken; None when it is."""
         for condition, reason in (
             (self.draining, "draining"),
+            (self.drained_by_server, "drained by the server"),
             (self.safe, "safe mode after a crash loop"),
             (self.paused_here, "paused by `pause`"),
             (self.paused_by_server, "paused by the server"),
@@ -63,6 +81,6 @@ class Modes:
 
     def word(self) -> str:
         """The mode in the protocol's words."""
-        if self.draining:
+        if self.draining or self.drained_by_server:
             return "draining"
         return "safe" if self.safe else "normal"

@@ -85,7 +85,8 @@ class Runtime:
         self.modes = Modes(settings.work_root)
         self.journal = Journal(folder.path / "journal")
         self.journal.commit({"t": "boot", "boot": self.boot_id, "at": time.time()})
-        self.modes.safe = is_crash_loop(self.journal.state.starts, time.time())
+        if is_crash_loop(self.journal.state.starts, time.time()):
+            self.modes.enter_safe_mode()
         self.book = LeaseBook(capacity(self.policy))
         log.hide(identity.secret)
         transport = Transport(settings.api_url, ca_bundle=settings.ca_bundle, version=VERSION)
@@ -139,8 +140,8 @@ class Runtime:
             self.log.info(f"adopted {self.recovery.adopted} payloads that run already")
         if self.modes.safe:
             self.log.error(
-                "started 5 times in 10 minutes: safe mode. What runs is finished and reported, no "
-                "new work is taken. Look at the log above, then run `resume`."
+                "died 4 times in 10 minutes: safe mode. What runs is finished and reported, no new "
+                "work is taken for 10 minutes. Look at the log above, or run `resume` before."
             )
         for loop in [*self._local, *self._networked]:
             loop.start()
@@ -194,13 +195,26 @@ class Runtime:
         self.modes.paused_by_server = bool(orders.get("pause"))
         if before and not self.modes.paused_by_server:
             self.claim_loop.make_room_known()
-        if orders.get("drain"):
-            self.drain()
+        self._obey_drain(bool(orders.get("drain")))
         level = orders.get("log_level")
         if level in ("debug", "info", "warning", "error"):
             self.log.level = level
         if orders.get("rotate") or self.rotation.is_due():
             self.rotation.start()
+
+    def _obey_drain(self, wanted: bool) -> None:
+        """The server's drain keeps the agent connected, so that the server's resume reaches it."""
+        if wanted == self.modes.drained_by_server:
+            return
+        self.modes.drained_by_server = wanted
+        self.beat.soon()
+        if wanted:
+            self.log.info("drained by the server: running tasks are finished, nothing new is taken")
+            threading.Thread(target=self._give_back, name="give-back", daemon=True).start()
+        else:
+            self.log.info("the server resumes this agent: work is taken again")
+            self.claim_loop.make_room_known()
+            self.book.nudge()
 
     def reload_policy(self) -> None:
         """Read the policy file again; a malformed one changes nothing."""
@@ -302,6 +316,8 @@ class Runtime:
         elif self.api.session_id and self.ending is None:
             self._end_session()
         self.pool.retire_idle()
+        if self.ending is None:
+            self.journal.commit({"t": "stopped"})
         self.journal.close()
         # Payloads that run are taken over by the next agent, through the shepherd that is there.
         self.shepherd.close(retire=not self.book.in_phase(LAUNCHING, RUNNING))

@@ -138,7 +138,13 @@ class Site:
         elif newest.ended_at is not None:
             detail = f"The agent {newest.name} on {self.name} stopped {ago(silent_ms)} ago."
         elif newest.mode == "safe" and self._is_heard(newest):
-            detail = f"The agent {newest.name} on {self.name} is in safe mode after crashes."
+            return Reason(
+                code="agent_silent",
+                detail=f"The agent {newest.name} on {self.name} crashed again and again, and takes "
+                "no work for ten minutes (safe mode).",
+                hint="Look at its log; to end safe mode at once, type on its machine: "
+                "airavata-agent resume",
+            )
         else:
             detail = f"The agent {newest.name} on {self.name} is silent since {ago(silent_ms)}."
         return Reason(

@@ -201,6 +201,22 @@ def test_a_crash_loop_takes_no_work(twin: AgentApi, agent: AgentProcess) -> None
     assert agent.lines() == ["ran", "later"]
 
 
+def test_orderly_ends_are_no_crash_loop(twin: AgentApi, agent: AgentProcess) -> None:
+    """Whoever stops and starts an agent many times gets an agent that works."""
+    for number in range(5):
+        agent.start()
+        wait_until(lambda n=number: len(twin.sessions) == n + 1, message="the session")
+        assert agent.verb("stop").returncode == 0
+        assert agent.wait() == 0
+
+    twin.add(agent.note("ran"))
+    agent.start()
+    agent.done()
+
+    assert agent.lines() == ["ran"]
+    assert all(beat["mode"] == "normal" for beat in twin.beats)
+
+
 def test_a_torn_journal_tail_is_cut_off(twin: AgentApi, agent: AgentProcess) -> None:
     """Half a record at the end of the journal does not stop the agent."""
     task = twin.add(agent.note("ran", "sleep 1"))

@@ -167,6 +167,26 @@ def test_term_drains_and_gives_back_what_has_not_started(
     assert twin.bodies("/session/end") == [{"reason": "drained"}]
 
 
+def test_the_servers_drain_ends_with_its_resume(twin: AgentApi, agent: AgentProcess) -> None:
+    """A drained agent stays connected and takes nothing; resumed, it takes work again."""
+    agent.start()
+    wait_until(lambda: twin.beats, message="a heartbeat")
+    twin.orders["drain"] = True
+    twin.attention = True
+    wait_until(lambda: twin.beats[-1]["mode"] == "draining", message="the agent to be drained")
+    wait_until(lambda: twin.bodies("/leases/claim")[-1]["max"] == 0, message="the listening call")
+    task = twin.add(agent.note("ran"))
+    assert "drained by the server" in agent.verb("status").stdout
+    assert twin.tasks[task].state == "queued"
+
+    twin.orders["drain"] = False
+    twin.attention = True
+    agent.done()
+
+    assert agent.lines() == ["ran"]
+    assert len(twin.sessions) == 1
+
+
 def test_hang_up_reads_the_policy_again(twin: AgentApi, agent: AgentProcess) -> None:
     """HUP: the owner's new limit holds for the next task; a malformed file changes nothing."""
     agent.start()
