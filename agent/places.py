@@ -56,7 +56,11 @@ class Places:
         """Take the folder away with all that is in it; links are removed, never followed."""
         folder = self.root / lease
         if folder.is_dir():
-            shutil.rmtree(folder, onerror=_open_up)
+            try:
+                shutil.rmtree(folder, onerror=_open_up)
+            except RecursionError:
+                _flatten(folder)
+                shutil.rmtree(folder, onerror=_open_up)
 
     def sweep(self, held: set[str]) -> int:
         """Remove folders whose time is over; how many. Those of `held` leases stay."""
@@ -100,6 +104,19 @@ def _is_kept_of_failed(folder: Path) -> bool:
     except OSError:
         return False
     return mark.st_mtime - mark.st_ctime <= KEEP_FAILED_S + _SLACK_S
+
+
+def _flatten(root: Path) -> None:
+    """Bring every folder of a pile up to `root`: it may be too deep for rmtree."""
+    number = 0
+    folders = [Path(entry) for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
+    while folders:
+        folder = folders.pop()
+        folder.chmod(0o700)
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                number += 1
+                folders.append(Path(entry).rename(root / f"airavata-flat-{number}"))
 
 
 def _open_up(function: Any, path: str, _error: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from airavata_scheduler.agent.places import KEEP_FAILED_S, KEEP_FENCED_S, Places
@@ -51,3 +52,24 @@ def test_the_mark_needs_no_room(tmp_path: Path) -> None:
     made = places(tmp_path)
 
     assert (made.of(FAILED) / "keep-until").stat().st_size == 0
+
+
+def test_a_pile_of_folders_without_end_is_removed_too(tmp_path: Path) -> None:
+    """Else one task that dug too deep would stop every later sweep."""
+    places = Places(tmp_path)
+    lease = "task-1.1." + "0" * 32
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    here = os.open(places.make(lease) / "work", os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("d", 0o700, dir_fd=here)
+        os.symlink(outside, "link", dir_fd=here)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+
+    places.remove(lease)
+
+    assert not places.of(lease).exists()
+    assert outside.exists()
