@@ -109,3 +109,27 @@ def wrapper_order(
         "log_bytes": policy.max_log_mb << 20,
         "boot_id": boot_id,
     }
+
+
+def worker_order(
+    spec: Json, folder: Path, *, base: dict[str, str], policy: Policy, boot_id: str
+) -> Json:
+    """The order for a warm worker of a function."""
+    own = {str(name): str(value) for name, value in (spec.get("environment") or {}).items()}
+    return {
+        "folder": str(folder),
+        "python": spec["python"],
+        "environment": {**base, **own},
+        "nice": policy.nice,
+        "boot_id": boot_id,
+    }
+
+
+def call_order(held: Held, folder: Path, worker: Path, policy: Policy) -> Json:
+    """One call for the worker whose folder is `worker`, but for its arguments."""
+    return {
+        "lease": held.lease,
+        "folder": str(folder),
+        "environment": lease_variables(held, worker / "scratch"),
+        "timeout_s": policy.time_limit_s(held.offer.get("timeout_s")),
+    }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airavata_scheduler.agent import outcomes
 from airavata_scheduler.agent.lease_book import Held
 from airavata_scheduler.agent.loop import Loop
-from airavata_scheduler.agent.payload_order import lease_variables
+from airavata_scheduler.agent.payload_order import call_order, worker_order
 from airavata_scheduler.agent.processes import uptime_s
 from airavata_scheduler.agent.warm_worker import WarmWorker
 
@@ -312,7 +312,7 @@ class Pool(Loop):
     def _share_out(self, key: str, queue: deque[Held]) -> list[tuple[WarmWorker, list[Held]]]:
         batch = self._batch_size(key)
         shares = []
-        mine = [w for w in self.workers.values() if w.key == key and _may_take(w)]
+        mine = [w for w in self.workers.values() if w.key == key and w.may_take]
         for worker in sorted(mine, key=lambda w: len(w.calls)):
             room = (batch if batch == 1 else 2 * batch) - len(worker.calls)
             if queue and room > 0 and self._wake_up(worker):
@@ -354,13 +354,10 @@ class Pool(Loop):
         return given
 
     def _call(self, held: Held, worker: WarmWorker) -> Json:
-        return {
-            "lease": held.lease,
-            "folder": str(self.runtime.places.of(held.lease)),
-            "environment": lease_variables(held, worker.folder / "scratch"),
-            "arguments": self._prepared.get(held.lease, held.offer.get("arguments")),
-            "timeout_s": self.runtime.policy.time_limit_s(held.offer.get("timeout_s")),
-        }
+        order = call_order(
+            held, self.runtime.places.of(held.lease), worker.folder, self.runtime.policy
+        )
+        return {**order, "arguments": self._prepared.get(held.lease, held.offer.get("arguments"))}
 
     def _start(self, key: str, spec: Json) -> WarmWorker:
         runtime = self.runtime
@@ -371,22 +368,20 @@ class Pool(Loop):
         worker = WarmWorker(worker_id, key, folder, spec)
         worker.reserved = True
         self.workers[worker_id] = worker
-        order = {
-            "id": worker_id,
-            "key": key,
-            "folder": str(folder),
-            "python": spec["python"],
-            "bundle": self._bundles.get(key),
-            "environment": {**runtime.base_environment, **_spec_variables(spec)},
-            "nice": runtime.policy.nice,
-            "boot_id": runtime.boot_id,
-        }
+        order = worker_order(
+            spec,
+            folder,
+            base=runtime.base_environment,
+            policy=runtime.policy,
+            boot_id=runtime.boot_id,
+        )
+        order.update(id=worker_id, key=key, bundle=self._bundles.get(key))
         runtime.shepherd.send({"worker": order})
         return worker
 
     def _make_room(self) -> None:
         """Idle workers of other functions go when there are too many processes."""
-        idle = [w for w in self.workers.values() if not w.calls and _may_take(w)]
+        idle = [w for w in self.workers.values() if not w.calls and w.may_take]
         most = 2 * self.runtime.book.capacity.cpu + 4
         for worker in sorted(idle, key=lambda w: w.idle_since)[: max(0, len(self.workers) - most)]:
             worker.retiring = True
@@ -397,17 +392,3 @@ class Pool(Loop):
         for worker in self.workers.values():
             if not worker.calls:
                 worker.say({"retire": True})
-
-
-def _may_take(worker: WarmWorker) -> bool:
-    return not (
-        worker.dead_since is not None
-        or worker.retiring
-        or worker.told is not None
-        or worker.is_worn()
-        or worker.asked_back
-    )
-
-
-def _spec_variables(spec: Json) -> dict[str, str]:
-    return {str(k): str(v) for k, v in (spec.get("environment") or {}).items()}

@@ -56,6 +56,12 @@ class WarmWorker:
         return self._socket is not None
 
     @property
+    def may_take(self) -> bool:
+        """Whether more calls may be given to it."""
+        is_ending = self.dead_since is not None or self.retiring or self.told is not None
+        return not (is_ending or self.is_worn() or self.asked_back)
+
+    @property
     def is_awaited(self) -> bool:
         """Whether something is to be told to it and it cannot be reached yet."""
         return self._socket is None and bool(self.unsent or self._unsaid)
