@@ -1,11 +1,15 @@
 # The front door. `make help` lists what there is.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/installed
+READY := $(VENV)/installed
+STAMP := $(VENV)/installed-dev
 PARTS := agent backends client commands functions models queue
 PYTEST_ARGS ?=
+# pip's own lines, but for those that say that nothing was to be done.
+PIP_LINES := sed -u -n -e "s/^Collecting /  /p" -e "/^Successfully/p"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test nightly check lint types arrows floor docs format schema openapi bench clean
@@ -13,14 +17,14 @@ PYTEST_ARGS ?=
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z][a-zA-Z_-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(STAMP) ## Run the whole system on this machine (SQLite, Redis, API, daemon, one agent)
+run: $(READY) ## Run the whole system on this machine (SQLite, Redis, API, daemon, one agent)
 	@$(BIN)/airavata-scheduler local
 
 test: $(STAMP) ## Run every test; the servers that they need are installed where that is possible
 	@deploy/packages.sh test
 	$(BIN)/pytest --numprocesses=auto --dist=loadfile $(PYTEST_ARGS)
 
-nightly: $(STAMP) ## The long checks: whole lease model, kill campaigns at full size
+nightly: $(STAMP) ## The long checks: every configuration of the lease model
 	@deploy/packages.sh test
 	AIRAVATA_NIGHTLY=1 $(BIN)/pytest -m nightly --timeout=3600 $(PYTEST_ARGS)
 
@@ -65,10 +69,16 @@ clean: ## Remove what was built; .venv stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-# One virtual environment with everything; made again when a pinned version changes.
-$(STAMP): setup.cfg pyproject.toml
+# One virtual environment; what only tests and checks need is added by the second stamp. Each is made
+# again when a pinned version changes. pip says what it does: the first time takes minutes.
+$(READY): setup.cfg pyproject.toml
 	@PYTHON=$(PYTHON) deploy/packages.sh run
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing Python packages into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,local]'
+	@echo "Installing Python packages into $(VENV) (minutes the first time) …"
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[local]' | $(PIP_LINES)
+	@touch $@
+
+$(STAMP): $(READY)
+	@echo "Installing what tests and checks need …"
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[dev,local]' | $(PIP_LINES)
 	@touch $@

@@ -137,8 +137,11 @@ def get(session: Session, name: str) -> None:
 def tasks(session: Session, name: str, state: str | None, node: str | None, limit: int) -> None:
     """List the tasks of an experiment that exist so far."""
     wanted = state.upper() if state else None
-    found = session.client.experiments.tasks(name, limit=limit, state=wanted, node=node)
-    session.output.rows((entry.raw for entry in found), _TASK_COLUMNS, empty="No tasks.")
+    found = list(session.client.experiments.tasks(name, limit=limit + 1, state=wanted, node=node))
+    shown = (entry.raw for entry in found[:limit])
+    session.output.rows(shown, _TASK_COLUMNS, empty="No tasks.")
+    if len(found) > limit:
+        session.output.note(f"There are more than these {limit}; see more with --limit N.")
 
 
 @experiment.command("task")

@@ -164,6 +164,9 @@ def _all_details(problem: Mapping[str, Any]) -> str | None:
     errors = [entry for entry in problem.get("errors") or [] if isinstance(entry, Mapping)]
     if len(errors) < 2:
         return None
+    # The problem's own detail may have told the first.
+    told = str(problem.get("detail") or "")
+    errors = [entry for entry in errors if str(entry.get("detail")) not in told]
     shown = [f"{entry.get('field')}: {entry.get('detail')}" for entry in errors[:5]]
     more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
     return "; ".join(shown) + more

@@ -29,6 +29,8 @@ from airavata_scheduler.commands.processes import (
 from airavata_scheduler.models.errors import AiravataError, ConfigurationError
 
 HOST = "127.0.0.1"
+DEFAULT_PORT = 8080
+AGENTS_PORT = 8443
 READY_WITHIN_S = 90.0
 _LOG_TAIL_LINES = 5
 
@@ -62,6 +64,7 @@ def _run(home: LocalHome, port: int | None) -> None:
     home.lay_out()
     lock = home.lock()
     if lock is None:
+        click.echo("It is already running, in another terminal or detached.")
         _say_already_running(home)
         return
     with lock:
@@ -97,26 +100,28 @@ def _log_tail(log: Path | None) -> str:
 
 
 def _choose_addresses(port: int | None, last: dict[str, Any] | None) -> Addresses:
-    """The asked port, else the last one, else 8080; the agents' port next to it or any free one.
+    """The asked port, else 8080, else any free one; the agents' port stays as it was.
 
-    A port that was asked for and is taken is an error; a port that was only assumed is replaced.
+    A port that was asked for and is taken is an error; a port that was only assumed is replaced for
+    this start. The users' address is in the profile; the agents' is kept by other users' agents.
     """
+    last_agents = urlport(last["agents_url"]) if last and port != 0 else None
     if port:
         if not _is_free(port):
             raise ConfigurationError(
                 f"Port {port} is used by another program.", hint="Try --port 0 for a free one."
             )
-        return Addresses(host=HOST, port=port, agents_port=_free_port(near=port + 363))
-    last_port = urlport(last["url"]) if last and port is None else None
-    wanted = 0 if port == 0 else last_port or 8080
+        return Addresses(
+            host=HOST, port=port, agents_port=_free_port(near=last_agents or AGENTS_PORT)
+        )
+    wanted = 0 if port == 0 else DEFAULT_PORT
     chosen = _free_port(near=wanted)
     if wanted and chosen != wanted:
         click.echo(f"Port {wanted} is used by another program; using {chosen}.", err=True)
-    last_agents = urlport(last["agents_url"]) if last and port is None else None
     return Addresses(
         host=HOST,
         port=chosen,
-        agents_port=_free_port(near=last_agents or (0 if port == 0 else 8443)),
+        agents_port=_free_port(near=last_agents or (0 if port == 0 else AGENTS_PORT)),
     )
 
 
@@ -269,7 +274,15 @@ def _welcome(home: LocalHome, addresses: Addresses) -> str:
         f"  {user_command} experiment run {shown} --watch\n"
         f"  {user_command} experiment list\n"
         f"  {user_command} agent list\n"
+        f"{_path_hint()}"
     )
+
+
+def _path_hint() -> str:
+    """How to type the bare names that hints and examples have, where they are not on the PATH."""
+    if shutil.which("airavata") is not None:
+        return ""
+    return f'To type just airavata:  export PATH="{Path(sys.executable).parent}:$PATH"\n'
 
 
 def _shown_command(name: str) -> str:

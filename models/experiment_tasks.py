@@ -181,6 +181,8 @@ class TaskReader:
                 [],
             )
         detail = f"there is no script {shown(name)}{suggestion(name, self.shared.scripts)}"
+        if " " in name:
+            detail += "; if this is the text of a script, write it as a block below `script: |`"
         section.fault("script", "unknown_script", detail)
         return "", None, []
 

@@ -69,7 +69,7 @@ def _check(experiment: ExperimentRow, nodes: dict[str, NodeStanding], failed_onl
             f"{cancelled} instances were cancelled, and what was skipped because of them cannot be "
             "told apart from what was skipped because of failures.",
             code="retry_cancelled",
-            hint="Retry without failed_only: everything that did not complete runs again.",
+            hint="Type: airavata experiment retry NAME --all; what did not complete runs again.",
         )
 
 
