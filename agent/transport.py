@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 from airavata_scheduler.agent.faults import BadSetting
 
 _IDLE_S = 50.0  # common proxies close idle connections after 60 s
+_SURPLUS_S = 5.0  # more than one is kept only while there is traffic for it
 _CONNECT_S = 15.0
 
 
@@ -173,8 +174,10 @@ class Transport:
     def _take(self, timeout_s: float) -> tuple[http.client.HTTPConnection, bool]:
         now = time.monotonic()
         with self._lock:
-            fresh = [item for item in self._idle if now - item[1] < _IDLE_S]
-            stale = [item for item in self._idle if now - item[1] >= _IDLE_S]
+            # In the order of their last use; the newest is the one that an idle agent stays on.
+            fresh = [item for item in self._idle[:-1] if now - item[1] < _SURPLUS_S]
+            fresh += [item for item in self._idle[-1:] if now - item[1] < _IDLE_S]
+            stale = [item for item in self._idle if item not in fresh]
             self._idle = fresh
             found = fresh.pop()[0] if fresh else None
         for connection, _ in stale:

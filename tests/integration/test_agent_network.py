@@ -7,6 +7,9 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
+from airavata_scheduler.agent.transport import Transport
 from tests.agent_api import AgentApi
 from tests.agent_process import AgentProcess
 from tests.waiting import wait_until
@@ -226,13 +229,33 @@ def test_a_second_term_leaves_payloads_to_be_adopted(twin: AgentApi, agent: Agen
 
 
 def test_an_idle_agent_holds_one_connection(twin: AgentApi, agent: AgentProcess) -> None:
-    """Polls and heartbeats take turns on one line."""
+    """Polls and heartbeats take turns on one line; one that a busy start opened is given up."""
     twin.heartbeat_s = 2.0
     agent.start()
     wait_until(lambda: len(twin.beats) >= 3, message="heartbeats")
     assert agent.process is not None
+    pid = agent.process.pid
 
-    assert len(_connections(agent.process.pid)) == 1
+    wait_until(lambda: len(_connections(pid)) == 1, message="a single connection")
+
+
+def test_connections_beyond_the_first_end_without_traffic(
+    twin: AgentApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two requests at once open two connections; when it is quiet again, one of them goes."""
+    transport = Transport(twin.url, ca_bundle=None, version="test")
+    first, second = (transport._take(5.0)[0] for _ in range(2))
+    for connection in (first, second):
+        connection.connect()
+        transport._give_back(connection, keep=True)
+    monkeypatch.setattr("airavata_scheduler.agent.transport._SURPLUS_S", 0.0)
+
+    taken, was_open = transport._take(5.0)
+    transport._give_back(taken, keep=True)
+
+    assert (taken, was_open) == (second, True)
+    assert first.sock is None
+    transport.close()
 
 
 def _connections(pid: int) -> list[str]:
