@@ -13,17 +13,16 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from airavata_scheduler.functions.enrolment import new_enrolment_token
 from airavata_scheduler.models import flow
 from airavata_scheduler.models.database import now_ms
 from airavata_scheduler.models.ids import new_id, secret_digest
 from airavata_scheduler.models.tables import ComputeResource
-from tests.api import Api, LoggedIn
+from tests.api import Answered, Api, LoggedIn
 
 BASE = "/agent/v1"
 CAPABILITIES = {
@@ -104,7 +103,7 @@ class Wire:
         """An enrolment token of the compute resource."""
         return new_enrolment_token(self.compute_id, created_by=self.owner.id, **more).token
 
-    def enroll(self, token: str | None, **more: Any) -> TestResponse:
+    def enroll(self, token: str | None, **more: Any) -> Answered:
         """POST /enroll; remembers the agent's id."""
         body = {
             "token": token,
@@ -115,15 +114,15 @@ class Wire:
             "version": "0.1.0",
             **more,
         }
-        answer = self.client.post(f"{BASE}/enroll", json=body)
+        answer = cast("Answered", self.client.post(f"{BASE}/enroll", json=body))
         if answer.status_code == 201:
             self.agent_id = answer.json["agent_id"]
         return answer
 
-    def ask_token(self, secret: str | None = None) -> TestResponse:
+    def ask_token(self, secret: str | None = None) -> Answered:
         """POST /token."""
         body = {"agent_id": self.agent_id, "secret": secret or self.secret}
-        return self.client.post(f"{BASE}/token", json=body)
+        return cast("Answered", self.client.post(f"{BASE}/token", json=body))
 
     def log_in(self) -> None:
         """Get an access token."""
@@ -131,7 +130,7 @@ class Wire:
         assert answer.status_code == 200, answer.text
         self.token = answer.json["access_token"]
 
-    def call(self, method: str, path: str, json: Any = None, **kwargs: Any) -> TestResponse:
+    def call(self, method: str, path: str, json: Any = None, **kwargs: Any) -> Answered:
         """One call with the token and the session."""
         headers = {"Authorization": f"Bearer {self.token}", **kwargs.pop("headers", {})}
         if self.session_id:
@@ -139,7 +138,7 @@ class Wire:
         if json is not None:
             kwargs["json"] = json
         path = path if path.startswith(BASE) else BASE + path
-        return self.client.open(path, method=method, headers=headers, **kwargs)
+        return cast("Answered", self.client.open(path, method=method, headers=headers, **kwargs))
 
     def ok(self, method: str, path: str, json: Any = None, **kwargs: Any) -> dict[str, Any]:
         """The same; the JSON of an answer that must be a success."""
@@ -195,7 +194,7 @@ class Wire:
         found: list[dict[str, Any]] = self.ok("POST", "/reports", body)["items"]
         return found
 
-    def put_artifact(self, lease: str, output: str, path: str, data: bytes) -> TestResponse:
+    def put_artifact(self, lease: str, output: str, path: str, data: bytes) -> Answered:
         """PUT one output file."""
         return self.call(
             "PUT",
@@ -207,7 +206,7 @@ class Wire:
 
     def patch_log(
         self, lease: str, offset: int, data: bytes, stream: str = "stdout", **headers: str
-    ) -> TestResponse:
+    ) -> Answered:
         """PATCH one chunk of a stream."""
         said = {
             "Content-Range": f"bytes {offset}-{offset + len(data) - 1}/*",

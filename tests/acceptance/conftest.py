@@ -26,7 +26,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalSystem]:
 @pytest.fixture
 def folder(local: LocalSystem, request: pytest.FixtureRequest) -> Path:
     """A new folder below the system's for the files of one test."""
-    name = request.node.name.translate(str.maketrans("[]/:", "____"))
-    made = local.folder / name[:60]
+    name = str(request.node.name).translate(str.maketrans("[]/:", "____"))
+    made: Path = local.folder / name[:60]
     made.mkdir()
     return made

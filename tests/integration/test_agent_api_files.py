@@ -98,7 +98,7 @@ def test_the_file_comes_with_its_hash(served: Api, program: Path) -> None:
 
 def test_a_server_without_the_file_says_so(make_api: MakeApi) -> None:
     """Without AGENT_FILE the download is a 503 that names the setting."""
-    answer = make_api().app.test_client().get("/install.sh")
+    answer = make_api().nobody.get("//install.sh")
 
     assert (answer.status_code, answer.json["code"]) == (503, "agent_file_missing")
 

@@ -224,7 +224,7 @@ def test_malformed_bodies_are_named(api: Api) -> None:
     """Wrong types, missing fields, numbers beyond the columns: 4xx with the field, no effect."""
     wire = Wire.enrolled(api)
     good = wire.claim_body(1)
-    for changed in (
+    changes: tuple[dict[str, Any], ...] = (
         {"seq": -1},
         {"seq": True},
         {"max": "3"},
@@ -233,13 +233,18 @@ def test_malformed_bodies_are_named(api: Api) -> None:
         {"claim_id": "a b"},
         {"seq": 10**30},
         {"free": []},
-    ):
+    )
+    for changed in changes:
         answer = wire.call("POST", "/leases/claim", {**good, **changed})
         assert answer.status_code == 422, changed
         assert answer.json["field"].split(".")[0] == next(iter(changed))
     huge = {"free": {"cpu": 10**12, "ram_mb": -5}}
     assert wire.call("POST", "/leases/claim", {**good, **huge}).status_code == 200
-    for beat in ({"seq": 2**63}, {"digest": {"count": 2**31, "xor": "0"}, "seq": 1}):
+    beats: tuple[dict[str, Any], ...] = (
+        {"seq": 2**63},
+        {"digest": {"count": 2**31, "xor": "0"}, "seq": 1},
+    )
+    for beat in beats:
         answer = wire.call("POST", "/heartbeat", beat)
         assert answer.status_code == 422, beat
         assert answer.json["field"].split(".")[0] == next(iter(beat))

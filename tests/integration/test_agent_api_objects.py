@@ -61,6 +61,7 @@ def test_one_bad_item_blocks_nothing(wire: Wire) -> None:
     assert "outcome" in answer[2]["message"]
     assert "upload_missing" in answer[6]["message"]
     stored = Attempt.get(Attempt.lease_id == nul.split(".")[2]).message
+    assert stored is not None
     assert "\x00" not in stored
 
 
@@ -135,6 +136,7 @@ def test_a_failure_keeps_the_end_of_its_traceback(wire: Wire) -> None:
     wire.report({**completed(lease), "outcome": "failed", "failure": failure})
 
     stored = Attempt.get().message
+    assert stored is not None
     assert stored.startswith("ValueError: bad\n")
     assert stored.endswith("the last line")
 

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,11 +202,15 @@ def test_a_crash_loop_takes_no_work(twin: AgentApi, agent: AgentProcess) -> None
     assert agent.lines() == ["ran", "later"]
 
 
+def _sessions(twin: AgentApi, number: int) -> bool:
+    return len(twin.sessions) == number
+
+
 def test_orderly_ends_are_no_crash_loop(twin: AgentApi, agent: AgentProcess) -> None:
     """Whoever stops and starts an agent many times gets an agent that works."""
     for number in range(5):
         agent.start()
-        wait_until(lambda n=number: len(twin.sessions) == n + 1, message="the session")
+        wait_until(partial(_sessions, twin, number + 1), message="the session")
         assert agent.verb("stop").returncode == 0
         assert agent.wait() == 0
 

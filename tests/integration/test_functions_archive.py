@@ -118,6 +118,7 @@ def test_a_missing_file_breaks_the_stream_off(ada: LoggedIn, site: Site) -> None
     answer = ada.get(f"/experiments/{identity}/archive", buffered=False)
     with pytest.raises(Exception, match="not in the storage"):
         for part in answer.response:
+            assert isinstance(part, bytes)
             taken += part
     with pytest.raises((EOFError, tarfile.ReadError)):
         unpacked(taken)

@@ -108,7 +108,7 @@ def test_every_wrong_argument_is_named(ada: LoggedIn, site: Site) -> None:
 
 def test_a_batch_is_all_or_nothing(ada: LoggedIn, site: Site) -> None:
     """A thousand calls are made in one transaction; one wrong item makes none, and is named."""
-    items = [{"arguments": {"width": number}} for number in range(1000)]
+    items: list[dict[str, Any]] = [{"arguments": {"width": number}} for number in range(1000)]
     answer = ada.post("/functions/area/calls/batch", {"calls": items})
     assert answer.status_code == 201
     ids = [item["id"] for item in answer.json["items"]]

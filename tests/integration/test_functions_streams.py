@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -186,6 +187,10 @@ def test_coming_back_tells_nothing_twice(server: Server) -> None:
     assert told == [kind for kind, _ in lines[1:]]
 
 
+def _has_logged(listener: Listener, text: str) -> bool:
+    return any(kind == "log" and text in data["text"] for kind, data, _ in listener.events)
+
+
 def test_following_a_log_that_grows(server: Server) -> None:
     """What the task writes arrives while it runs; the stream ends with the task."""
     site = Site.make()
@@ -198,17 +203,16 @@ def test_following_a_log_that_grows(server: Server) -> None:
     for line in (b"one\n", b"two\n", b"three\n"):
         size = site.log(grant, "stdout", line, size)
         text = line.decode()
-        wait_until(
-            lambda text=text: any(
-                kind == "log" and text in data["text"] for kind, data, _ in listener.events
-            ),
-            message=f"the line {text!r}",
-        )
+        wait_until(partial(_has_logged, listener, text), message=f"the line {text!r}")
     assert not listener.closed.is_set()
     site.complete(grant)
 
     assert listener.closed.wait(30)
     assert listener.events[-1][1]["size"] == size
+
+
+def _has_progress(listener: Listener) -> bool:
+    return "progress" in listener.kinds()
 
 
 def test_watchers_never_starve_the_rest(server: Server) -> None:
@@ -217,7 +221,7 @@ def test_watchers_never_starve_the_rest(server: Server) -> None:
     identity = server.submit(sweep("1..3"))
     listeners = [Listener(server, f"/experiments/{identity}/events") for _ in range(3 * THREADS)]
     for listener in listeners:
-        wait_until(lambda one=listener: "progress" in one.kinds(), message="a first look")
+        wait_until(partial(_has_progress, listener), message="a first look")
 
     assert server.client.get(f"/experiments/{identity}/progress", timeout=10).status_code == 200
     open_ones = [listener for listener in listeners if not listener.closed.wait(0.2)]

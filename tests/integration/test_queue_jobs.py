@@ -92,7 +92,9 @@ def test_a_job_that_waits_is_not_enqueued_twice(own_redis: Redis) -> None:
 
     assert waiting() == ["plan-e1", "plan-e2"]
     assert waiting(CLOCK_QUEUE) == ["sweep"]
-    raw = zlib.decompress(connection.client().hget("rq:job:plan-e1", "data"))
+    data = connection.client().hget("rq:job:plan-e1", "data")
+    assert isinstance(data, bytes)
+    raw = zlib.decompress(data)
     assert b'["airavata_scheduler.queue.jobs.plan", null, ["e1"], {}]' in raw
 
 

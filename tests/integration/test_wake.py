@@ -84,7 +84,7 @@ def test_a_wake_up_between_look_and_wait_is_kept(own_redis: Redis) -> None:
 def test_many_subjects_travel_in_one_message(own_redis: Redis) -> None:
     """A batch of wake-ups is one publication."""
     client = connection.client()
-    heard = client.pubsub(ignore_subscribe_messages=True)
+    heard = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     heard.subscribe(wake.channel())
     heard.get_message(timeout=5.0)
 

@@ -18,7 +18,8 @@ def test_a_result_waits_for_room_on_the_disk(
     """What was written of it is taken back, and it is whole once there is room again."""
     ledger = Ledger(tmp_path / "ledger")
     ledger.begins("a")
-    real, waits, fits = os.write, [], [4, 0]
+    real, fits = os.write, [4, 0]
+    waits: list[float] = []
 
     def write(fd: int, data: bytes) -> int:
         if not fits:

@@ -84,7 +84,12 @@ def test_a_call_that_began_before_it_could_be_given_back_is_stopped(
     worker.calls = {held.lease: held for held in (cancelled, other)}
     killed: list[tuple[str, str]] = []
     monkeypatch.setattr(worker, "hear", lambda: [{"given_back": [other.lease]}])
-    monkeypatch.setattr(worker, "kill_if_in", lambda lease, why: killed.append((lease, why)) or [])
+
+    def note(lease: str, why: str) -> list[str]:
+        killed.append((lease, why))
+        return []
+
+    monkeypatch.setattr(worker, "kill_if_in", note)
 
     pool._hear(worker)
 
