@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -71,12 +72,22 @@ def test_the_committed_files_are_the_models(dialect: Dialect, name: str) -> None
     assert (DB_FOLDER / name).read_text(encoding="utf-8") == schema.ddl(dialect)
 
 
+@pytest.fixture
+def guides_database(postgres_server: PostgreSQL) -> Iterator[None]:
+    """The guide's role and its empty database; other tests of the server make the role, too."""
+    postgres_server.run("CREATE ROLE airavata LOGIN")
+    postgres_server.run("CREATE DATABASE airavata_scheduler OWNER airavata")
+    yield
+    db.disconnect()
+    postgres_server.run("DROP DATABASE airavata_scheduler WITH (FORCE)")
+    postgres_server.run("DROP ROLE airavata")
+
+
+@pytest.mark.usefixtures("guides_database")
 def test_psql_loads_the_file_as_the_guide_says(postgres_server: PostgreSQL) -> None:
     """`psql -U airavata -d airavata_scheduler -f db/schema.sql` as the database's owner."""
     psql = program("psql", folders=sorted(Path("/usr/lib/postgresql").glob("*/bin")))
     assert psql is not None
-    postgres_server.run("CREATE ROLE airavata LOGIN")
-    postgres_server.run("CREATE DATABASE airavata_scheduler OWNER airavata")
 
     subprocess.run(
         [psql, "-U", "airavata", "-d", "airavata_scheduler", "-f", DB_FOLDER / "schema.sql"],
