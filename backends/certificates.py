@@ -6,13 +6,14 @@ import base64
 import datetime
 import hashlib
 import ipaddress
-import os
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from airavata_scheduler.backends.private_files import write_whole
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825  # the longest that common TLS clients accept
@@ -57,10 +58,10 @@ def ensure_private_authority(folder: Path, names: list[str]) -> None:
         )
         .sign(authority_key, hashes.SHA256())
     )
-    _write(folder / "ca.pem", authority.public_bytes(serialization.Encoding.PEM), 0o644)
-    _write(folder / "server.key", _private_pem(server_key), 0o600)
+    write_whole(folder / "ca.pem", authority.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_whole(folder / "server.key", _private_pem(server_key), 0o600)
     # The certificate comes last: while it is missing the others are made anew.
-    _write(certificate_file, server.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_whole(certificate_file, server.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def _covers(certificate_pem: bytes, names: list[str]) -> bool:
@@ -104,13 +105,3 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    temporary = path.with_suffix(path.suffix + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        os.fsync(descriptor)
-    temporary.replace(path)

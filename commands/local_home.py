@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from airavata_scheduler.backends.private_files import write_whole
 from airavata_scheduler.models.errors import ConfigurationError
 
 _LONGEST_SOCKET_PATH = 100  # sockaddr_un holds 107 bytes
@@ -52,7 +53,7 @@ class LocalHome:
             ) from None
         key = self.root / "secrets" / "jwt"
         if not key.is_file():
-            write_private(key, secrets.token_hex(32))
+            write_whole(key, secrets.token_hex(32).encode(), 0o600)
 
     @property
     def database_url(self) -> str:
@@ -123,14 +124,3 @@ class LocalHome:
         except (FileNotFoundError, ValueError):
             return None
         return status
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a secret to a file that nobody else can read, in one step."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        os.fsync(descriptor)
-    temporary.replace(path)

@@ -7,10 +7,11 @@ import os
 import re
 import socket
 
+from airavata_scheduler.backends.private_files import write_whole
 from airavata_scheduler.backends.stores import ensure_default_storage
 from airavata_scheduler.client.profile import Profile, default_folder
 from airavata_scheduler.commands.local_children import COMPUTE_NAME, Addresses, environment
-from airavata_scheduler.commands.local_home import LocalHome, write_private
+from airavata_scheduler.commands.local_home import LocalHome
 from airavata_scheduler.functions import grants
 from airavata_scheduler.functions.enrolment import new_enrolment_token
 from airavata_scheduler.functions.logins import open_login
@@ -45,7 +46,8 @@ def prepare(home: LocalHome, addresses: Addresses) -> None:
         _ensure_project(user)
         compute = _ensure_compute(user)
     if not Agent.select().where(Agent.compute_id == compute.id, Agent.state == "active").exists():
-        write_private(home.token_file, new_enrolment_token(compute.id, created_by=user.id).token)
+        token = new_enrolment_token(compute.id, created_by=user.id).token
+        write_whole(home.token_file, token.encode(), 0o600)
     tokens = open_login(
         configuration,
         user.id,
