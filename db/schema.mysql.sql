@@ -22,9 +22,13 @@ CREATE TABLE `users` (
     `name` VARCHAR(255) NOT NULL,
     `email` VARCHAR(320) NOT NULL DEFAULT '',
     `full_name` VARCHAR(255) NOT NULL DEFAULT '',
+    `kind` VARCHAR(16) NOT NULL DEFAULT 'person',
     `password_hash` VARCHAR(255),
     `is_admin` BOOLEAN NOT NULL DEFAULT FALSE,
     `state` VARCHAR(16) NOT NULL DEFAULT 'active',
+    `totp` LONGTEXT,
+    `totp_since` BIGINT,
+    `totp_step` BIGINT,
     `version` INTEGER NOT NULL DEFAULT 1,
     `created_at` BIGINT NOT NULL,
     `updated_at` BIGINT NOT NULL,
@@ -53,6 +57,7 @@ CREATE TABLE `logins` (
     `created_at` BIGINT NOT NULL,
     `expires_at` BIGINT NOT NULL,
     `revoked_at` BIGINT,
+    `method` VARCHAR(16) NOT NULL DEFAULT 'password',
     `user_agent` LONGTEXT NOT NULL,
     `address` VARCHAR(64) NOT NULL DEFAULT '',
     PRIMARY KEY (`id`),
@@ -87,6 +92,91 @@ CREATE TABLE `project_members` (
     INDEX `project_members_user_id` (`user_id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
 
+CREATE TABLE `user_groups` (
+    `id` CHAR(36) NOT NULL,
+    `name` VARCHAR(255) NOT NULL,
+    `description` LONGTEXT NOT NULL,
+    `version` INTEGER NOT NULL DEFAULT 1,
+    `created_at` BIGINT NOT NULL,
+    `updated_at` BIGINT NOT NULL,
+    PRIMARY KEY (`id`),
+    CONSTRAINT `user_groups_name` UNIQUE (`name`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `group_members` (
+    `group_id` CHAR(36) NOT NULL,
+    `subject_kind` VARCHAR(16) NOT NULL,
+    `subject_id` CHAR(36) NOT NULL,
+    `role` VARCHAR(16) NOT NULL,
+    `created_at` BIGINT NOT NULL,
+    PRIMARY KEY (`group_id`, `subject_kind`, `subject_id`),
+    CONSTRAINT `group_members_group_id_fk` FOREIGN KEY (`group_id`) REFERENCES `user_groups` (`id`),
+    INDEX `group_members_subject` (`subject_id`, `subject_kind`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `project_groups` (
+    `project_id` CHAR(36) NOT NULL,
+    `group_id` CHAR(36) NOT NULL,
+    `role` VARCHAR(16) NOT NULL,
+    `created_at` BIGINT NOT NULL,
+    PRIMARY KEY (`project_id`, `group_id`),
+    CONSTRAINT `project_groups_project_id_fk` FOREIGN KEY (`project_id`) REFERENCES `projects` (`id`),
+    CONSTRAINT `project_groups_group_id_fk` FOREIGN KEY (`group_id`) REFERENCES `user_groups` (`id`),
+    INDEX `project_groups_group_id` (`group_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `access_tokens` (
+    `id` CHAR(36) NOT NULL,
+    `user_id` CHAR(36) NOT NULL,
+    `name` VARCHAR(255) NOT NULL,
+    `token_hash` VARCHAR(64) NOT NULL,
+    `scopes` LONGTEXT NOT NULL,
+    `created_by` CHAR(36) NOT NULL,
+    `created_at` BIGINT NOT NULL,
+    `expires_at` BIGINT NOT NULL,
+    `used_at` BIGINT,
+    `revoked_at` BIGINT,
+    PRIMARY KEY (`id`),
+    CONSTRAINT `access_tokens_token_hash` UNIQUE (`token_hash`),
+    CONSTRAINT `access_tokens_user_id_fk` FOREIGN KEY (`user_id`) REFERENCES `users` (`id`),
+    INDEX `access_tokens_user_id` (`user_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `external_identities` (
+    `issuer` VARCHAR(255) NOT NULL,
+    `subject` VARCHAR(255) NOT NULL,
+    `user_id` CHAR(36) NOT NULL,
+    `email` VARCHAR(320) NOT NULL DEFAULT '',
+    `created_at` BIGINT NOT NULL,
+    `used_at` BIGINT NOT NULL,
+    PRIMARY KEY (`issuer`, `subject`),
+    CONSTRAINT `external_identities_user_id_fk` FOREIGN KEY (`user_id`) REFERENCES `users` (`id`),
+    INDEX `external_identities_user_id` (`user_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `login_flows` (
+    `state_hash` VARCHAR(64) NOT NULL,
+    `redirect` LONGTEXT NOT NULL,
+    `challenge` VARCHAR(128) NOT NULL,
+    `code_hash` VARCHAR(64),
+    `user_id` CHAR(36),
+    `created_at` BIGINT NOT NULL,
+    `expires_at` BIGINT NOT NULL,
+    `used_at` BIGINT,
+    PRIMARY KEY (`state_hash`),
+    INDEX `login_flows_code_hash` (`code_hash`),
+    INDEX `login_flows_expires_at` (`expires_at`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `recovery_codes` (
+    `user_id` CHAR(36) NOT NULL,
+    `code_hash` VARCHAR(64) NOT NULL,
+    `created_at` BIGINT NOT NULL,
+    `used_at` BIGINT,
+    PRIMARY KEY (`user_id`, `code_hash`),
+    CONSTRAINT `recovery_codes_user_id_fk` FOREIGN KEY (`user_id`) REFERENCES `users` (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
 CREATE TABLE `idempotency_keys` (
     `principal_id` VARCHAR(64) NOT NULL,
     `key` VARCHAR(255) NOT NULL,
@@ -101,11 +191,23 @@ CREATE TABLE `idempotency_keys` (
 CREATE TABLE `outbox` (
     `id` CHAR(36) NOT NULL,
     `kind` VARCHAR(64) NOT NULL,
+    `object_kind` VARCHAR(32) NOT NULL DEFAULT '',
+    `object_id` VARCHAR(64) NOT NULL DEFAULT '',
+    `revokes` BOOLEAN NOT NULL DEFAULT FALSE,
     `payload` LONGTEXT NOT NULL,
     `created_at` BIGINT NOT NULL,
     `relayed_at` BIGINT,
     PRIMARY KEY (`id`),
-    INDEX `outbox_relayed_at_id` (`relayed_at`, `id`)
+    INDEX `outbox_relayed_at_id` (`relayed_at`, `id`),
+    INDEX `outbox_waiting` (`relayed_at`, `id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `zed_tokens` (
+    `object_kind` VARCHAR(32) NOT NULL,
+    `object_id` VARCHAR(64) NOT NULL,
+    `token` LONGTEXT NOT NULL,
+    `position` BIGINT NOT NULL,
+    PRIMARY KEY (`object_kind`, `object_id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
 
 CREATE TABLE `audit` (
@@ -120,9 +222,14 @@ CREATE TABLE `audit` (
     `request_id` VARCHAR(128) NOT NULL DEFAULT '',
     `address` VARCHAR(64) NOT NULL DEFAULT '',
     `detail` LONGTEXT NOT NULL,
+    `seq` BIGINT,
+    `hash` VARCHAR(64),
     PRIMARY KEY (`id`),
     INDEX `audit_object` (`object_kind`, `object_id`, `id`),
-    INDEX `audit_project_id` (`project_id`, `id`)
+    INDEX `audit_project_id` (`project_id`, `id`),
+    INDEX `audit_actor` (`actor_id`, `id`),
+    UNIQUE INDEX `audit_seq` (`seq`),
+    INDEX `audit_unsealed` (`seq`, `id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
 
 CREATE TABLE `compute_resources` (
@@ -135,6 +242,7 @@ CREATE TABLE `compute_resources` (
     `limits` LONGTEXT NOT NULL,
     `timers` LONGTEXT NOT NULL,
     `price_per_core_hour` DOUBLE NOT NULL DEFAULT 0,
+    `endpoint` VARCHAR(1024) NOT NULL DEFAULT '',
     `state` VARCHAR(16) NOT NULL DEFAULT 'active',
     `version` INTEGER NOT NULL DEFAULT 1,
     `created_at` BIGINT NOT NULL,
@@ -233,6 +341,67 @@ CREATE TABLE `enrolment_tokens` (
     PRIMARY KEY (`token_hash`),
     CONSTRAINT `enrolment_tokens_compute_id_fk` FOREIGN KEY (`compute_id`) REFERENCES `compute_resources` (`id`),
     CONSTRAINT `enrolment_tokens_created_by_fk` FOREIGN KEY (`created_by`) REFERENCES `users` (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `credentials` (
+    `id` CHAR(36) NOT NULL,
+    `name` VARCHAR(255) NOT NULL,
+    `kind` VARCHAR(32) NOT NULL,
+    `owner_id` CHAR(36) NOT NULL,
+    `description` LONGTEXT NOT NULL,
+    `public` LONGTEXT NOT NULL,
+    `secret_version` INTEGER NOT NULL,
+    `write_id` CHAR(36) NOT NULL,
+    `state` VARCHAR(16) NOT NULL DEFAULT 'active',
+    `last_test` LONGTEXT,
+    `version` INTEGER NOT NULL DEFAULT 1,
+    `created_at` BIGINT NOT NULL,
+    `updated_at` BIGINT NOT NULL,
+    `rotated_at` BIGINT,
+    `expires_at` BIGINT,
+    `used_at` BIGINT,
+    PRIMARY KEY (`id`),
+    CONSTRAINT `credentials_owner_id_fk` FOREIGN KEY (`owner_id`) REFERENCES `users` (`id`),
+    UNIQUE INDEX `credentials_owner_name` (`owner_id`, `name`),
+    INDEX `credentials_name` (`name`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `credential_versions` (
+    `credential_id` CHAR(36) NOT NULL,
+    `number` INTEGER NOT NULL,
+    `write_id` CHAR(36) NOT NULL,
+    `reason` VARCHAR(16) NOT NULL,
+    `state` VARCHAR(16) NOT NULL DEFAULT 'current',
+    `created_by` CHAR(36),
+    `created_at` BIGINT NOT NULL,
+    `ends_at` BIGINT,
+    `destroyed_at` BIGINT,
+    PRIMARY KEY (`credential_id`, `number`),
+    CONSTRAINT `credential_versions_credential_id_fk` FOREIGN KEY (`credential_id`) REFERENCES `credentials` (`id`),
+    INDEX `credential_versions_ends` (`state`, `ends_at`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `credential_bindings` (
+    `credential_id` CHAR(36) NOT NULL,
+    `resource_kind` VARCHAR(32) NOT NULL,
+    `resource_id` CHAR(36) NOT NULL,
+    `created_by` CHAR(36) NOT NULL,
+    `created_at` BIGINT NOT NULL,
+    PRIMARY KEY (`credential_id`, `resource_kind`, `resource_id`),
+    CONSTRAINT `credential_bindings_credential_id_fk` FOREIGN KEY (`credential_id`) REFERENCES `credentials` (`id`),
+    INDEX `credential_bindings_resource` (`resource_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
+
+CREATE TABLE `shares` (
+    `object_kind` VARCHAR(32) NOT NULL,
+    `object_id` CHAR(36) NOT NULL,
+    `relation` VARCHAR(16) NOT NULL,
+    `subject_kind` VARCHAR(16) NOT NULL,
+    `subject_id` CHAR(36) NOT NULL,
+    `created_by` CHAR(36) NOT NULL,
+    `created_at` BIGINT NOT NULL,
+    PRIMARY KEY (`object_kind`, `object_id`, `relation`, `subject_kind`, `subject_id`),
+    INDEX `shares_subject` (`subject_id`, `subject_kind`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
 
 CREATE TABLE `functions` (
@@ -454,4 +623,4 @@ CREATE TABLE `task_stats` (
     PRIMARY KEY (`compute_id`, `outcome`, `le_ms`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 /*!80017 COLLATE=utf8mb4_0900_bin */ /*M!100203 COLLATE=utf8mb4_nopad_bin */;
 
-INSERT INTO schema_version (version, name, applied_at) VALUES (1, 'initial', CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED));
+INSERT INTO schema_version (version, name, applied_at) VALUES (2, 'initial', CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED));

@@ -25,9 +25,13 @@ CREATE TABLE "users" (
     "name" VARCHAR(255) NOT NULL,
     "email" VARCHAR(320) NOT NULL DEFAULT '',
     "full_name" VARCHAR(255) NOT NULL DEFAULT '',
+    "kind" VARCHAR(16) NOT NULL DEFAULT 'person',
     "password_hash" VARCHAR(255),
     "is_admin" BOOLEAN NOT NULL DEFAULT FALSE,
     "state" VARCHAR(16) NOT NULL DEFAULT 'active',
+    "totp" TEXT,
+    "totp_since" BIGINT,
+    "totp_step" BIGINT,
     "version" INTEGER NOT NULL DEFAULT 1,
     "created_at" BIGINT NOT NULL,
     "updated_at" BIGINT NOT NULL,
@@ -56,6 +60,7 @@ CREATE TABLE "logins" (
     "created_at" BIGINT NOT NULL,
     "expires_at" BIGINT NOT NULL,
     "revoked_at" BIGINT,
+    "method" VARCHAR(16) NOT NULL DEFAULT 'password',
     "user_agent" TEXT NOT NULL DEFAULT '',
     "address" VARCHAR(64) NOT NULL DEFAULT '',
     PRIMARY KEY ("id"),
@@ -94,6 +99,97 @@ CREATE TABLE "project_members" (
 
 CREATE INDEX "project_members_user_id" ON "project_members" ("user_id");
 
+CREATE TABLE "user_groups" (
+    "id" UUID NOT NULL,
+    "name" VARCHAR(255) NOT NULL,
+    "description" TEXT NOT NULL DEFAULT '',
+    "version" INTEGER NOT NULL DEFAULT 1,
+    "created_at" BIGINT NOT NULL,
+    "updated_at" BIGINT NOT NULL,
+    PRIMARY KEY ("id"),
+    CONSTRAINT "user_groups_name" UNIQUE ("name")
+);
+
+CREATE TABLE "group_members" (
+    "group_id" UUID NOT NULL,
+    "subject_kind" VARCHAR(16) NOT NULL,
+    "subject_id" UUID NOT NULL,
+    "role" VARCHAR(16) NOT NULL,
+    "created_at" BIGINT NOT NULL,
+    PRIMARY KEY ("group_id", "subject_kind", "subject_id"),
+    CONSTRAINT "group_members_group_id_fk" FOREIGN KEY ("group_id") REFERENCES "user_groups" ("id")
+);
+
+CREATE INDEX "group_members_subject" ON "group_members" ("subject_id", "subject_kind");
+
+CREATE TABLE "project_groups" (
+    "project_id" UUID NOT NULL,
+    "group_id" UUID NOT NULL,
+    "role" VARCHAR(16) NOT NULL,
+    "created_at" BIGINT NOT NULL,
+    PRIMARY KEY ("project_id", "group_id"),
+    CONSTRAINT "project_groups_project_id_fk" FOREIGN KEY ("project_id") REFERENCES "projects" ("id"),
+    CONSTRAINT "project_groups_group_id_fk" FOREIGN KEY ("group_id") REFERENCES "user_groups" ("id")
+);
+
+CREATE INDEX "project_groups_group_id" ON "project_groups" ("group_id");
+
+CREATE TABLE "access_tokens" (
+    "id" UUID NOT NULL,
+    "user_id" UUID NOT NULL,
+    "name" VARCHAR(255) NOT NULL,
+    "token_hash" VARCHAR(64) NOT NULL,
+    "scopes" TEXT NOT NULL,
+    "created_by" UUID NOT NULL,
+    "created_at" BIGINT NOT NULL,
+    "expires_at" BIGINT NOT NULL,
+    "used_at" BIGINT,
+    "revoked_at" BIGINT,
+    PRIMARY KEY ("id"),
+    CONSTRAINT "access_tokens_token_hash" UNIQUE ("token_hash"),
+    CONSTRAINT "access_tokens_user_id_fk" FOREIGN KEY ("user_id") REFERENCES "users" ("id")
+);
+
+CREATE INDEX "access_tokens_user_id" ON "access_tokens" ("user_id");
+
+CREATE TABLE "external_identities" (
+    "issuer" VARCHAR(255) NOT NULL,
+    "subject" VARCHAR(255) NOT NULL,
+    "user_id" UUID NOT NULL,
+    "email" VARCHAR(320) NOT NULL DEFAULT '',
+    "created_at" BIGINT NOT NULL,
+    "used_at" BIGINT NOT NULL,
+    PRIMARY KEY ("issuer", "subject"),
+    CONSTRAINT "external_identities_user_id_fk" FOREIGN KEY ("user_id") REFERENCES "users" ("id")
+);
+
+CREATE INDEX "external_identities_user_id" ON "external_identities" ("user_id");
+
+CREATE TABLE "login_flows" (
+    "state_hash" VARCHAR(64) NOT NULL,
+    "redirect" TEXT NOT NULL,
+    "challenge" VARCHAR(128) NOT NULL,
+    "code_hash" VARCHAR(64),
+    "user_id" UUID,
+    "created_at" BIGINT NOT NULL,
+    "expires_at" BIGINT NOT NULL,
+    "used_at" BIGINT,
+    PRIMARY KEY ("state_hash")
+);
+
+CREATE INDEX "login_flows_code_hash" ON "login_flows" ("code_hash");
+
+CREATE INDEX "login_flows_expires_at" ON "login_flows" ("expires_at");
+
+CREATE TABLE "recovery_codes" (
+    "user_id" UUID NOT NULL,
+    "code_hash" VARCHAR(64) NOT NULL,
+    "created_at" BIGINT NOT NULL,
+    "used_at" BIGINT,
+    PRIMARY KEY ("user_id", "code_hash"),
+    CONSTRAINT "recovery_codes_user_id_fk" FOREIGN KEY ("user_id") REFERENCES "users" ("id")
+);
+
 CREATE TABLE "idempotency_keys" (
     "principal_id" VARCHAR(64) NOT NULL,
     "key" VARCHAR(255) NOT NULL,
@@ -109,6 +205,9 @@ CREATE INDEX "idempotency_keys_created_at" ON "idempotency_keys" ("created_at");
 CREATE TABLE "outbox" (
     "id" UUID NOT NULL,
     "kind" VARCHAR(64) NOT NULL,
+    "object_kind" VARCHAR(32) NOT NULL DEFAULT '',
+    "object_id" VARCHAR(64) NOT NULL DEFAULT '',
+    "revokes" BOOLEAN NOT NULL DEFAULT FALSE,
     "payload" TEXT NOT NULL,
     "created_at" BIGINT NOT NULL,
     "relayed_at" BIGINT,
@@ -116,6 +215,16 @@ CREATE TABLE "outbox" (
 );
 
 CREATE INDEX "outbox_relayed_at_id" ON "outbox" ("relayed_at", "id");
+
+CREATE INDEX "outbox_waiting" ON "outbox" ("id") WHERE relayed_at IS NULL;
+
+CREATE TABLE "zed_tokens" (
+    "object_kind" VARCHAR(32) NOT NULL,
+    "object_id" VARCHAR(64) NOT NULL,
+    "token" TEXT NOT NULL,
+    "position" BIGINT NOT NULL,
+    PRIMARY KEY ("object_kind", "object_id")
+);
 
 CREATE TABLE "audit" (
     "id" UUID NOT NULL,
@@ -129,12 +238,20 @@ CREATE TABLE "audit" (
     "request_id" VARCHAR(128) NOT NULL DEFAULT '',
     "address" VARCHAR(64) NOT NULL DEFAULT '',
     "detail" TEXT NOT NULL,
+    "seq" BIGINT,
+    "hash" VARCHAR(64),
     PRIMARY KEY ("id")
 );
 
 CREATE INDEX "audit_object" ON "audit" ("object_kind", "object_id", "id");
 
 CREATE INDEX "audit_project_id" ON "audit" ("project_id", "id");
+
+CREATE INDEX "audit_actor" ON "audit" ("actor_id", "id");
+
+CREATE UNIQUE INDEX "audit_seq" ON "audit" ("seq");
+
+CREATE INDEX "audit_unsealed" ON "audit" ("id") WHERE seq IS NULL;
 
 CREATE TABLE "compute_resources" (
     "id" UUID NOT NULL,
@@ -146,6 +263,7 @@ CREATE TABLE "compute_resources" (
     "limits" TEXT NOT NULL,
     "timers" TEXT NOT NULL,
     "price_per_core_hour" DOUBLE PRECISION NOT NULL DEFAULT 0,
+    "endpoint" VARCHAR(1024) NOT NULL DEFAULT '',
     "state" VARCHAR(16) NOT NULL DEFAULT 'active',
     "version" INTEGER NOT NULL DEFAULT 1,
     "created_at" BIGINT NOT NULL,
@@ -249,6 +367,72 @@ CREATE TABLE "enrolment_tokens" (
     CONSTRAINT "enrolment_tokens_compute_id_fk" FOREIGN KEY ("compute_id") REFERENCES "compute_resources" ("id"),
     CONSTRAINT "enrolment_tokens_created_by_fk" FOREIGN KEY ("created_by") REFERENCES "users" ("id")
 );
+
+CREATE TABLE "credentials" (
+    "id" UUID NOT NULL,
+    "name" VARCHAR(255) NOT NULL,
+    "kind" VARCHAR(32) NOT NULL,
+    "owner_id" UUID NOT NULL,
+    "description" TEXT NOT NULL DEFAULT '',
+    "public" TEXT NOT NULL,
+    "secret_version" INTEGER NOT NULL,
+    "write_id" UUID NOT NULL,
+    "state" VARCHAR(16) NOT NULL DEFAULT 'active',
+    "last_test" TEXT,
+    "version" INTEGER NOT NULL DEFAULT 1,
+    "created_at" BIGINT NOT NULL,
+    "updated_at" BIGINT NOT NULL,
+    "rotated_at" BIGINT,
+    "expires_at" BIGINT,
+    "used_at" BIGINT,
+    PRIMARY KEY ("id"),
+    CONSTRAINT "credentials_owner_id_fk" FOREIGN KEY ("owner_id") REFERENCES "users" ("id")
+);
+
+CREATE UNIQUE INDEX "credentials_owner_name" ON "credentials" ("owner_id", "name");
+
+CREATE INDEX "credentials_name" ON "credentials" ("name");
+
+CREATE TABLE "credential_versions" (
+    "credential_id" UUID NOT NULL,
+    "number" INTEGER NOT NULL,
+    "write_id" UUID NOT NULL,
+    "reason" VARCHAR(16) NOT NULL,
+    "state" VARCHAR(16) NOT NULL DEFAULT 'current',
+    "created_by" UUID,
+    "created_at" BIGINT NOT NULL,
+    "ends_at" BIGINT,
+    "destroyed_at" BIGINT,
+    PRIMARY KEY ("credential_id", "number"),
+    CONSTRAINT "credential_versions_credential_id_fk" FOREIGN KEY ("credential_id") REFERENCES "credentials" ("id")
+);
+
+CREATE INDEX "credential_versions_ends" ON "credential_versions" ("state", "ends_at");
+
+CREATE TABLE "credential_bindings" (
+    "credential_id" UUID NOT NULL,
+    "resource_kind" VARCHAR(32) NOT NULL,
+    "resource_id" UUID NOT NULL,
+    "created_by" UUID NOT NULL,
+    "created_at" BIGINT NOT NULL,
+    PRIMARY KEY ("credential_id", "resource_kind", "resource_id"),
+    CONSTRAINT "credential_bindings_credential_id_fk" FOREIGN KEY ("credential_id") REFERENCES "credentials" ("id")
+);
+
+CREATE INDEX "credential_bindings_resource" ON "credential_bindings" ("resource_id");
+
+CREATE TABLE "shares" (
+    "object_kind" VARCHAR(32) NOT NULL,
+    "object_id" UUID NOT NULL,
+    "relation" VARCHAR(16) NOT NULL,
+    "subject_kind" VARCHAR(16) NOT NULL,
+    "subject_id" UUID NOT NULL,
+    "created_by" UUID NOT NULL,
+    "created_at" BIGINT NOT NULL,
+    PRIMARY KEY ("object_kind", "object_id", "relation", "subject_kind", "subject_id")
+);
+
+CREATE INDEX "shares_subject" ON "shares" ("subject_id", "subject_kind");
 
 CREATE TABLE "functions" (
     "id" UUID NOT NULL,
@@ -485,6 +669,6 @@ CREATE TABLE "task_stats" (
     PRIMARY KEY ("compute_id", "outcome", "le_ms")
 );
 
-INSERT INTO schema_version (version, name, applied_at) VALUES (1, 'initial', CAST(FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000) AS BIGINT));
+INSERT INTO schema_version (version, name, applied_at) VALUES (2, 'initial', CAST(FLOOR(EXTRACT(EPOCH FROM statement_timestamp()) * 1000) AS BIGINT));
 
 COMMIT;

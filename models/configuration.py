@@ -37,6 +37,19 @@ class Configuration:
     max_requests_per_minute: int
     require_https: bool
     log_level: str
+    spicedb_endpoint: str
+    spicedb_token: str
+    spicedb_insecure: bool
+    openbao_addr: str
+    openbao_token: str
+    openbao_credentials_path: str
+    openbao_transit_path: str
+    openbao_transit_key: str
+    spicedb_ca_file: Path | None
+    openbao_ca_file: Path | None
+    openbao_role_id: str
+    openbao_secret_id_file: Path | None
+    openbao_ssh_path: str
     server_host: str
     public_url: str
     redis_url: str

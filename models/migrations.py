@@ -22,6 +22,14 @@ from airavata_scheduler.models.database import (
     transaction,
 )
 from airavata_scheduler.models.errors import ConfigurationError, Unavailable
+from airavata_scheduler.models.fields import Table
+from airavata_scheduler.models.tables import (
+    AuditEntry,
+    ComputeResource,
+    Login,
+    OutboxEntry,
+    User,
+)
 
 LOCK_NAME = "airavata_scheduler_upgrade"
 PG_LOCK_KEY = 7233391540127481  # any number that nobody else takes for an advisory lock
@@ -43,7 +51,34 @@ def _create_all() -> None:
         execute(statement)
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(version=1, name=schema.INITIAL, apply=_create_all),)
+def _add_trust() -> None:
+    """Groups, shares, credentials and tokens; second factors; the audit's chain; the outbox.
+
+    What stood in the outbox is dropped: SpiceDB is filled from the rows themselves.
+    """
+    _create_all()
+    for table in (User, Login, OutboxEntry, AuditEntry, ComputeResource):
+        _complete(table)
+    execute("DELETE FROM outbox WHERE object_kind = ''")
+
+
+def _complete(table: type[Table]) -> None:
+    """Add the columns and indexes of `table` that the database lacks."""
+    name = table._meta.table_name
+    columns = {column.name for column in database.get_columns(name)}
+    for field in table._meta.sorted_fields:
+        if field.column_name not in columns:
+            execute(schema.add_column(table, field, dialect()))
+    indexes = {index.name for index in database.get_indexes(name)}
+    for index in table.INDEXES:
+        if index.name not in indexes:
+            execute(schema.add_index(table, index, dialect()))
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(version=1, name=schema.INITIAL, apply=_create_all),
+    Migration(version=2, name="trust", apply=_add_trust),
+)
 
 
 def version() -> int:

@@ -16,7 +16,7 @@ from airavata_scheduler.models.fields import Index, Table
 from airavata_scheduler.models.states import TaskState
 from airavata_scheduler.models.tables import TABLES
 
-VERSION = 1  # of the schema that this text creates; migrations.py has the steps to it
+VERSION = 2  # of the schema that this text creates; migrations.py has the steps to it
 INITIAL = "initial"  # the name under which a schema made in one go is recorded
 
 _TYPES: dict[str, tuple[str, str, str]] = {
@@ -65,6 +65,17 @@ def statements(dialect: Dialect, *, without: Collection[str] = ()) -> list[str]:
         if dialect != "mysql":  # there they are part of CREATE TABLE, so that a table is one step
             found += [f"CREATE {_index(index, dialect, table)}" for index in table.INDEXES]
     return found
+
+
+def add_column(table: type[Table], field: peewee.Field, dialect: Dialect) -> str:
+    """The statement that adds a column of `table` to a database made before there was one."""
+    name = _quoted(table._meta.table_name, dialect)
+    return f"ALTER TABLE {name} ADD COLUMN {_column(field, dialect)}"
+
+
+def add_index(table: type[Table], index: Index, dialect: Dialect) -> str:
+    """The statement that adds an index of `table` to a database made before there was one."""
+    return f"CREATE {_index(index, dialect, table)}"
 
 
 def column_type(field: peewee.Field, dialect: Dialect) -> str:

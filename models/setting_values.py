@@ -101,6 +101,14 @@ def web_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def host_and_port(text: str) -> str:
+    """An address such as `localhost:50051`, without a scheme."""
+    host, _, port = text.rpartition(":")
+    if not host or "/" in text or not port.isascii() or not port.isdigit():
+        raise ValueError("must be host:port, such as localhost:50051")
+    return text
+
+
 def redis_address(text: str) -> str:
     """The address of a Redis."""
     if urlsplit(text).scheme not in {"redis", "rediss", "unix"}:

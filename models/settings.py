@@ -15,6 +15,7 @@ from airavata_scheduler.models.setting_values import (
     choice,
     database_address,
     groups,
+    host_and_port,
     integer,
     path,
     positive_duration,
@@ -80,7 +81,50 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _setting("REQUIRE_HTTPS", boolean, "false", "Whether plain HTTP is refused."),
     _setting("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "Least log level."),
+    _setting(
+        "SPICEDB_ENDPOINT",
+        host_and_port,
+        "localhost:50051",
+        "SpiceDB, which decides who may do what: host:port of its gRPC.",
+    ),
+    _setting("SPICEDB_TOKEN", text, "", "SpiceDB's preshared key.", secret=True),
+    _setting("SPICEDB_INSECURE", boolean, "false", "Whether SpiceDB is spoken to without TLS."),
+    _setting(
+        "OPENBAO_ADDR", web_address, "http://localhost:8200", "OpenBao, which keeps the secrets."
+    ),
+    _setting(
+        "OPENBAO_TOKEN",
+        text,
+        "",
+        "A token of OpenBao's; empty where OPENBAO_ROLE_ID is set.",
+        secret=True,
+    ),
+    _setting(
+        "OPENBAO_CREDENTIALS_PATH", text, "credentials", "Mount of the KV v2 engine for secrets."
+    ),
+    _setting("OPENBAO_TRANSIT_PATH", text, "transit", "Mount of the transit engine."),
+    _setting("OPENBAO_TRANSIT_KEY", text, "credentials", "Transit key that wraps every secret."),
     # Ours.
+    _setting(
+        "SPICEDB_CA_FILE",
+        path,
+        "",
+        "The authority that signed SpiceDB's certificate, where it is a private one.",
+    ),
+    _setting(
+        "OPENBAO_CA_FILE",
+        path,
+        "",
+        "The authority that signed OpenBao's certificate, where it is a private one.",
+    ),
+    _setting("OPENBAO_ROLE_ID", text, "", "The AppRole by which the scheduler logs in."),
+    _setting(
+        "OPENBAO_SECRET_ID_FILE",
+        path,
+        "",
+        "File with the AppRole's secret id, or with the token that it is wrapped in.",
+    ),
+    _setting("OPENBAO_SSH_PATH", text, "ssh", "Mount of the SSH engine that signs certificates."),
     _setting(
         "SERVER_HOST",
         text,
@@ -182,8 +226,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
 )
 
-# Variables of the guide that other programs read: the agent's, and those of the stores for secrets
-# and permissions. Named here so that a `.env` that holds the guide's whole list is accepted.
+# Variables of the guide that the agent reads. Named here so that a `.env` that holds the guide's
+# whole list is accepted.
 GUIDE_NAMES_READ_ELSEWHERE = frozenset(
     {
         "WORKER_ID",
@@ -191,13 +235,5 @@ GUIDE_NAMES_READ_ELSEWHERE = frozenset(
         "API_URL",
         "OUTPUT_DIR",
         "POLL_INTERVAL",
-        "OPENBAO_ADDR",
-        "OPENBAO_TOKEN",
-        "OPENBAO_CREDENTIALS_PATH",
-        "OPENBAO_TRANSIT_PATH",
-        "OPENBAO_TRANSIT_KEY",
-        "SPICEDB_ENDPOINT",
-        "SPICEDB_TOKEN",
-        "SPICEDB_INSECURE",
     }
 )

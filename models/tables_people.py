@@ -8,15 +8,19 @@ from airavata_scheduler.models.fields import IdField, Index, JSONField, Table, r
 
 
 class User(Table):
-    """A person. A user without a password has only a one-time link."""
+    """A person, or a service account. A user without a password has only links or tokens."""
 
     id = IdField(primary_key=True)
     name = peewee.CharField(255, unique=True)
     email = peewee.CharField(320, default="")
     full_name = peewee.CharField(255, default="")
+    kind = peewee.CharField(16, default="person")  # person | service
     password_hash = peewee.CharField(255, null=True)  # Argon2id
     is_admin = peewee.BooleanField(default=False)
     state = peewee.CharField(16, default="active")  # active | disabled
+    totp = peewee.TextField(null=True)  # the second factor's secret, wrapped by OpenBao
+    totp_since = peewee.BigIntegerField(null=True)  # NULL: not confirmed yet
+    totp_step = peewee.BigIntegerField(null=True)  # the last step that was used: each works once
     version = peewee.IntegerField(default=1)
     created_at = peewee.BigIntegerField()
     updated_at = peewee.BigIntegerField()
@@ -53,6 +57,7 @@ class Login(Table):
     created_at = peewee.BigIntegerField()
     expires_at = peewee.BigIntegerField()
     revoked_at = peewee.BigIntegerField(null=True)
+    method = peewee.CharField(16, default="password")  # password | link | oidc | local
     user_agent = peewee.TextField(default="")
     address = peewee.CharField(64, default="")
 
@@ -119,15 +124,30 @@ class IdempotencyKey(Table):
 
 
 class OutboxEntry(Table):
-    """A change of grants, written in the transaction that makes it, relayed to SpiceDB later."""
+    """A change of grants, written in the transaction that makes it, relayed to SpiceDB later.
+
+    `payload` names relationships (`{"keys": [...]}`), not what became of them: that is looked up
+    when they are relayed.
+    """
 
     id = IdField(primary_key=True)
-    kind = peewee.CharField(64)
+    kind = peewee.CharField(64)  # change | repair
+    object_kind = peewee.CharField(32, default="")
+    object_id = peewee.CharField(64, default="")
+    revokes = peewee.BooleanField(default=False)  # something was taken away
     payload = JSONField()
     created_at = peewee.BigIntegerField()
     relayed_at = peewee.BigIntegerField(null=True)
 
-    INDEXES = (Index(name="outbox_relayed_at_id", columns=("relayed_at", "id")),)
+    INDEXES = (
+        Index(name="outbox_relayed_at_id", columns=("relayed_at", "id")),
+        Index(
+            name="outbox_waiting",
+            columns=("id",),
+            where="relayed_at IS NULL",
+            mysql_columns=("relayed_at", "id"),
+        ),
+    )
 
     class Meta:
         table_name = "outbox"
@@ -147,10 +167,21 @@ class AuditEntry(Table):
     request_id = peewee.CharField(128, default="")
     address = peewee.CharField(64, default="")
     detail = JSONField()
+    # The chain, written a moment later by one process: see models/audit_chain.py.
+    seq = peewee.BigIntegerField(null=True)
+    hash = peewee.CharField(64, null=True)
 
     INDEXES = (
         Index(name="audit_object", columns=("object_kind", "object_id", "id")),
         Index(name="audit_project_id", columns=("project_id", "id")),
+        Index(name="audit_actor", columns=("actor_id", "id")),
+        Index(name="audit_seq", columns=("seq",), unique=True),
+        Index(
+            name="audit_unsealed",
+            columns=("id",),
+            where="seq IS NULL",
+            mysql_columns=("seq", "id"),
+        ),
     )
 
     class Meta:

@@ -19,6 +19,7 @@ class ComputeResource(Table):
     limits = JSONField()  # {max_cpu, max_ram_gb, max_gpu, max_time_s}
     timers = JSONField()  # {heartbeat_s, suspect_after_s, requeue_after_s, offer_ack_s}
     price_per_core_hour = peewee.DoubleField(default=0)
+    endpoint = peewee.CharField(1024, default="")  # ssh://host:port or https://…; empty: none
     state = peewee.CharField(16, default="active")  # active | disabled
     version = peewee.IntegerField(default=1)
     created_at = peewee.BigIntegerField()
