@@ -12,9 +12,10 @@ from airavata_scheduler.backends.stores import ensure_default_storage
 from airavata_scheduler.client.profile import Profile, default_folder
 from airavata_scheduler.commands.local_children import COMPUTE_NAME, Addresses, environment
 from airavata_scheduler.commands.local_home import LocalHome
-from airavata_scheduler.functions import grants
+from airavata_scheduler.functions import role_grants
 from airavata_scheduler.functions.enrolment import new_enrolment_token
 from airavata_scheduler.functions.logins import open_login
+from airavata_scheduler.functions.subjects import Subject
 from airavata_scheduler.models import database, migrations
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.ids import new_id
@@ -106,7 +107,9 @@ def _ensure_project(user: User) -> None:
     ProjectMember.insert(
         project_id=project.id, user_id=user.id, role="owner", created_at=now
     ).execute()
-    grants.grant(("project", project.id), "owner", ("user", user.id))
+    role_grants.joined_project(
+        project.id, "owner", Subject(kind="user", id=user.id, name=user.name)
+    )
 
 
 def _ensure_compute(user: User) -> ComputeResource:

@@ -9,18 +9,26 @@ from flask_openapi3 import APIBlueprint, Tag
 from peewee import IntegrityError
 from pydantic import BaseModel
 
-from airavata_scheduler.functions import access, audit, grants, naming, pagination, principals
+from airavata_scheduler.functions import (
+    access,
+    audit,
+    naming,
+    pagination,
+    principals,
+    role_grants,
+)
 from airavata_scheduler.functions.bootstrap import name_taken
 from airavata_scheduler.functions.etags import check_if_match, etagged, lost_race
 from airavata_scheduler.functions.idempotency import create_once
 from airavata_scheduler.functions.pagination import PageQuery
 from airavata_scheduler.functions.permissions import projects_of
 from airavata_scheduler.functions.shapes import Body, Name, Text, rfc3339
+from airavata_scheduler.functions.subjects import Subject
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.states import ExperimentState
-from airavata_scheduler.models.tables import Experiment, Project, ProjectMember
+from airavata_scheduler.models.tables import Experiment, Project, ProjectGroup, ProjectMember
 
 api = APIBlueprint(
     "projects", __name__, url_prefix="/api/v1/projects", abp_tags=[Tag(name="projects")]
@@ -66,7 +74,7 @@ class ProjectBody(Body):
 @api.post("", responses={201: ProjectAnswer})
 def create_project(body: NewProjectBody) -> tuple[dict[str, Any], int]:
     """Make a project."""
-    owner_id = principals.current().id
+    owner = principals.current()
 
     def make() -> dict[str, Any]:
         project_id, now = new_id(), now_ms()
@@ -75,16 +83,18 @@ def create_project(body: NewProjectBody) -> tuple[dict[str, Any], int]:
                 id=project_id,
                 name=body.name,
                 description=body.description,
-                owner_id=owner_id,
+                owner_id=owner.id,
                 created_at=now,
                 updated_at=now,
             ).execute()
         except IntegrityError:
             raise name_taken("project", body.name) from None
         ProjectMember.insert(
-            project_id=project_id, user_id=owner_id, role="owner", created_at=now
+            project_id=project_id, user_id=owner.id, role="owner", created_at=now
         ).execute()
-        grants.grant(("project", project_id), "owner", ("user", owner_id))
+        role_grants.joined_project(
+            project_id, "owner", Subject(kind="user", id=owner.id, name=owner.name)
+        )
         audit.append("create", "project", project_id, project_id=project_id, name=body.name)
         return _shown(Project.get_by_id(project_id), "owner")
 
@@ -172,10 +182,19 @@ def delete_project() -> tuple[str, int]:
             project.version,
             {"state": "deleted", "name": f"{project.name}~{project_id}"},
         )
-        for member in ProjectMember.select().where(ProjectMember.project_id == project_id):
-            grants.withdraw(("project", project_id), member.role, ("user", member.user_id))
+        _withdraw_roles(project_id)
         audit.append("delete", "project", project_id, project_id=project_id)
     return "", 204
+
+
+def _withdraw_roles(project_id: str) -> None:
+    """Take what follows from the roles in a project that is a tombstone now; the rows stay."""
+    for member in ProjectMember.select().where(ProjectMember.project_id == project_id):
+        user = Subject(kind="user", id=member.user_id, name="")
+        role_grants.left_project(project_id, member.role, user)
+    for place in ProjectGroup.select().where(ProjectGroup.project_id == project_id):
+        group = Subject(kind="group", id=place.group_id, name="")
+        role_grants.left_project(project_id, place.role, group)
 
 
 def _update(project_id: str, version: int, changes: dict[str, Any]) -> None:
