@@ -88,7 +88,9 @@ def _ensure_user() -> User:
         return existing
     login_name = re.sub(r"[^a-z0-9._-]", "-", getpass.getuser().lower()) or "user"
     now = database.now_ms()
-    return User.create(id=new_id(), name=login_name, is_admin=True, created_at=now, updated_at=now)
+    user = User.create(id=new_id(), name=login_name, is_admin=True, created_at=now, updated_at=now)
+    grants.user_changed(user.id)
+    return user
 
 
 def _ensure_project(user: User) -> None:
@@ -106,7 +108,7 @@ def _ensure_project(user: User) -> None:
     ProjectMember.insert(
         project_id=project.id, user_id=user.id, role="owner", created_at=now
     ).execute()
-    grants.grant(("project", project.id), "owner", ("user", user.id))
+    grants.project_made(project.id, user.id)
 
 
 def _ensure_compute(user: User) -> ComputeResource:
@@ -115,7 +117,7 @@ def _ensure_compute(user: User) -> ComputeResource:
         assert isinstance(existing, ComputeResource)
         return existing
     now = database.now_ms()
-    return ComputeResource.create(
+    compute = ComputeResource.create(
         id=new_id(),
         name=COMPUTE_NAME,
         kind="BARE_METAL",
@@ -126,3 +128,5 @@ def _ensure_compute(user: User) -> ComputeResource:
         created_at=now,
         updated_at=now,
     )
+    grants.resource_changed(("compute_resource", compute.id), user.id, None)
+    return compute

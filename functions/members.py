@@ -92,7 +92,7 @@ def add_member(body: NewMemberBody) -> tuple[dict[str, Any], int]:
                 code="member_exists",
                 hint="Change the role with PATCH.",
             ) from None
-        grants.grant(("project", project.id), body.role, ("user", user.id))
+        grants.project_role_changed(project.id, ("user", user.id), after=body.role)
         audit.append(
             "add_member", "project", project.id, project_id=project.id,
             user_id=user.id, role=body.role,
@@ -116,7 +116,7 @@ def change_member(body: MemberBody) -> Response:
             (ProjectMember.project_id == project.id) & (ProjectMember.user_id == member["user_id"])
         ).execute()
         subject = ("user", member["user_id"])
-        grants.replace(("project", project.id), member["role"], body.role, subject)
+        grants.project_role_changed(project.id, subject, before=member["role"], after=body.role)
         audit.append(
             "change_member", "project", project.id, project_id=project.id,
             user_id=member["user_id"], before=member["role"], role=body.role,
@@ -137,7 +137,7 @@ def remove_member() -> tuple[str, int]:
         ProjectMember.delete().where(
             (ProjectMember.project_id == project.id) & (ProjectMember.user_id == member["user_id"])
         ).execute()
-        grants.withdraw(("project", project.id), member["role"], ("user", member["user_id"]))
+        grants.project_role_changed(project.id, ("user", member["user_id"]), before=member["role"])
         audit.append(
             "remove_member", "project", project.id, project_id=project.id,
             user_id=member["user_id"], role=member["role"],

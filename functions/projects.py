@@ -9,12 +9,19 @@ from flask_openapi3 import APIBlueprint, Tag
 from peewee import IntegrityError
 from pydantic import BaseModel
 
-from airavata_scheduler.functions import access, audit, grants, naming, pagination, principals
+from airavata_scheduler.functions import (
+    access,
+    audit,
+    grants,
+    naming,
+    pagination,
+    permissions,
+    principals,
+)
 from airavata_scheduler.functions.bootstrap import name_taken
 from airavata_scheduler.functions.etags import check_if_match, etagged, lost_race
 from airavata_scheduler.functions.idempotency import create_once
 from airavata_scheduler.functions.pagination import PageQuery
-from airavata_scheduler.functions.permissions import projects_of
 from airavata_scheduler.functions.shapes import Body, Name, Text, rfc3339
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.errors import Conflict
@@ -84,7 +91,7 @@ def create_project(body: NewProjectBody) -> tuple[dict[str, Any], int]:
         ProjectMember.insert(
             project_id=project_id, user_id=owner_id, role="owner", created_at=now
         ).execute()
-        grants.grant(("project", project_id), "owner", ("user", owner_id))
+        grants.project_made(project_id, owner_id)
         audit.append("create", "project", project_id, project_id=project_id, name=body.name)
         return _shown(Project.get_by_id(project_id), "owner")
 
@@ -102,20 +109,12 @@ def page_of(query: PageQuery, *, members_only: bool = False) -> dict[str, Any]:
     principal = principals.current()
     rows = naming.rows_visible("project", principal).order_by(Project.name)
     if members_only:
-        rows = rows.where(Project.id.in_(projects_of(principal)))
+        rows = rows.where(Project.id.in_(permissions.scope_ids(principal, "project", "view")))
     position = pagination.after(query)
     if position:
         rows = rows.where(Project.name > position[0])
     found = list(rows.limit(query.limit + 1))
-    memberships: Any = (
-        ProjectMember.select(ProjectMember.project_id, ProjectMember.role)
-        .where(
-            (ProjectMember.user_id == principal.id)
-            & ProjectMember.project_id.in_([row.id for row in found])
-        )
-        .tuples()
-    )
-    roles: dict[str, str] = dict(memberships)
+    roles = permissions.roles_in(principal, [row.id for row in found])
     return pagination.page(
         found,
         query,
@@ -172,8 +171,7 @@ def delete_project() -> tuple[str, int]:
             project.version,
             {"state": "deleted", "name": f"{project.name}~{project_id}"},
         )
-        for member in ProjectMember.select().where(ProjectMember.project_id == project_id):
-            grants.withdraw(("project", project_id), member.role, ("user", member.user_id))
+        grants.project_deleted(project_id)
         audit.append("delete", "project", project_id, project_id=project_id)
     return "", 204
 
@@ -193,11 +191,8 @@ def _update(project_id: str, version: int, changes: dict[str, Any]) -> None:
 
 def _answer(project_id: str) -> Response:
     project = Project.get_by_id(project_id)
-    member = ProjectMember.get_or_none(
-        (ProjectMember.project_id == project_id)
-        & (ProjectMember.user_id == principals.current().id)
-    )
-    return etagged(_shown(project, member.role if member else None), project.version)
+    role = permissions.roles_in(principals.current(), [project_id])[project_id]
+    return etagged(_shown(project, role), project.version)
 
 
 def _shown(project: Project, role: str | None) -> dict[str, Any]:
