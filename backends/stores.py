@@ -15,6 +15,7 @@ import peewee
 
 from airavata_scheduler.backends.posix import PosixStorage
 from airavata_scheduler.backends.storage import Storage, StorageUnavailable
+from airavata_scheduler.models import outbox
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.errors import NotFound
@@ -120,6 +121,7 @@ def _insert_default(path: Path) -> str:
                 created_at=at,
                 updated_at=at,
             ).execute()
+            outbox.resource_changed(("storage_resource", storage_id), None, None)
     except peewee.IntegrityError:
         return default_storage_id()
     return storage_id

@@ -12,10 +12,9 @@ from airavata_scheduler.backends.stores import ensure_default_storage
 from airavata_scheduler.client.profile import Profile, default_folder
 from airavata_scheduler.commands.local_children import COMPUTE_NAME, Addresses, environment
 from airavata_scheduler.commands.local_home import LocalHome
-from airavata_scheduler.functions import role_grants
+from airavata_scheduler.functions import grants
 from airavata_scheduler.functions.enrolment import new_enrolment_token
 from airavata_scheduler.functions.logins import open_login
-from airavata_scheduler.functions.subjects import Subject
 from airavata_scheduler.models import database, migrations
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.ids import new_id
@@ -89,7 +88,9 @@ def _ensure_user() -> User:
         return existing
     login_name = re.sub(r"[^a-z0-9._-]", "-", getpass.getuser().lower()) or "user"
     now = database.now_ms()
-    return User.create(id=new_id(), name=login_name, is_admin=True, created_at=now, updated_at=now)
+    user = User.create(id=new_id(), name=login_name, is_admin=True, created_at=now, updated_at=now)
+    grants.user_changed(user.id)
+    return user
 
 
 def _ensure_project(user: User) -> None:
@@ -107,9 +108,7 @@ def _ensure_project(user: User) -> None:
     ProjectMember.insert(
         project_id=project.id, user_id=user.id, role="owner", created_at=now
     ).execute()
-    role_grants.joined_project(
-        project.id, "owner", Subject(kind="user", id=user.id, name=user.name)
-    )
+    grants.project_made(project.id, user.id)
 
 
 def _ensure_compute(user: User) -> ComputeResource:
@@ -118,7 +117,7 @@ def _ensure_compute(user: User) -> ComputeResource:
         assert isinstance(existing, ComputeResource)
         return existing
     now = database.now_ms()
-    return ComputeResource.create(
+    compute = ComputeResource.create(
         id=new_id(),
         name=COMPUTE_NAME,
         kind="BARE_METAL",
@@ -129,3 +128,5 @@ def _ensure_compute(user: User) -> ComputeResource:
         created_at=now,
         updated_at=now,
     )
+    grants.resource_changed(("compute_resource", compute.id), user.id, None)
+    return compute

@@ -32,9 +32,10 @@ def authorize(principal: Principal, permission: Permission, found: Target) -> No
     Raises NotFound, the same as for an object that does not exist, where the principal may not even
     read it; else Forbidden.
     """
-    if permissions.allows(principal, permission, found):
+    allowed, readable = permissions.decide(principal, [(permission, found), ("read", found)])
+    if allowed:
         return
-    if not permissions.allows(principal, "read", found):
+    if not readable:
         raise naming.not_found(found.kind, found.asked, principal)
     if found.kind == "system":
         raise Forbidden("This takes a system administrator.")
@@ -51,19 +52,19 @@ def require(kind: Kind, name: str, permission: Permission, *, within: str | None
     project that a function's name belongs to. Raises NotFound, Forbidden or BadInput (ambiguous).
     """
     principal = principals.current()
-    found = naming.find(kind, name, principal, within=within)
+    found = naming.find(kind, name, principal, within=within, wanted=permission)
     authorize(principal, permission, found)
     return found
 
 
 def require_all(kind: Kind, ids: list[str], permission: Permission) -> list[Target]:
-    """The objects with these full ids, in their order, in one query; for batches.
+    """The objects with these full ids, in their order, in one query and one call; for batches.
 
     Raises NotFound for the first that the caller may not read, Forbidden for one they may not
     touch.
     """
     principal = principals.current()
-    found = naming.find_all(kind, ids, principal)
+    found = naming.find_all(kind, ids, principal, wanted=permission)
     for item in found:
         authorize(principal, permission, item)
     return found

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 from flask import Response, request
 from flask_openapi3 import APIBlueprint, OpenAPI
 
+from airavata_scheduler.backends import spicedb
 from airavata_scheduler.functions import (
     access,
     agent_artifacts,
@@ -36,6 +37,7 @@ from airavata_scheduler.functions import (
     experiments_control,
     experiments_streams,
     experiments_views,
+    grants,
     group_members,
     groups,
     health,
@@ -137,6 +139,7 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's own provider has it
     app.url_map.strict_slashes = True
     connection.configure(config.redis_url)
+    spicedb.configure(config)
     counters.configure(config.sweep_window)
     streams.allow(config.api_threads)
     app.validation_error_callback = problems.raise_invalid
@@ -147,6 +150,7 @@ def create_app(
     access.register(app)
     problems.register(app)
     app.after_request(_secure)
+    app.after_request(_relay_grants)
     app.teardown_request(_give_back_connection)
     for blueprint in (*ALWAYS, *(api for group in groups for api in GROUPS[group])):
         app.register_api(blueprint)
@@ -161,6 +165,12 @@ def _refuse_control_characters() -> None:
             raise BadInput(
                 "A query parameter contains a NUL character.", code="nul", field=name[:80]
             )
+
+
+def _relay_grants(response: Response) -> Response:
+    """Who was granted something can use it once the answer is there."""
+    grants.relay_now()
+    return response
 
 
 def _secure(response: Response) -> Response:

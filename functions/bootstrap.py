@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from peewee import IntegrityError
 from pydantic import TypeAdapter, ValidationError
 
-from airavata_scheduler.functions import audit, logins, passwords
+from airavata_scheduler.functions import audit, grants, logins, passwords
 from airavata_scheduler.functions.shapes import UserName
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import now_ms, transaction
@@ -96,6 +96,7 @@ def make_administrator(
             ).execute()
         except IntegrityError:
             raise name_taken("user", username, "username") from None
+        grants.user_changed(user_id)
         audit.append("bootstrap", "user", user_id, actor_id=user_id)
     return user_id
 

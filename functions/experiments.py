@@ -159,7 +159,7 @@ def created(document: dict[str, Any], *, submitted: bool) -> Response:
 def experiments(query: ExperimentListQuery) -> dict[str, Any]:
     """List experiments, newest first."""
     clause = permissions.visible(
-        principals.current(), "experiment", project=Experiment.project_id
+        principals.current(), "experiment", scope=Experiment.project_id
     ) & (Experiment.kind == "experiment")
     for project in access.targets("project"):
         clause = clause & (Experiment.project_id == project.id)

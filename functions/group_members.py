@@ -13,9 +13,10 @@ from flask_openapi3 import APIBlueprint, Tag
 from peewee import IntegrityError
 from pydantic import BaseModel
 
-from airavata_scheduler.functions import access, audit, grants, principals, role_grants
+from airavata_scheduler.functions import access, audit, group_grants, principals
 from airavata_scheduler.functions.groups import Role, locked_group, may_manage_group
 from airavata_scheduler.functions.idempotency import create_once
+from airavata_scheduler.functions.members import ask_first
 from airavata_scheduler.functions.naming import Target
 from airavata_scheduler.functions.pagination import PageQuery
 from airavata_scheduler.functions.shapes import Body
@@ -98,7 +99,7 @@ def add_group_member(body: NewGroupMemberBody) -> tuple[dict[str, Any], int]:
             groups.check_nesting(group.id, subject.id)
         _check_room(group)
         _insert(group, subject, body.role)
-        role_grants.joined_group(group.id, body.role, subject)
+        group_grants.group_role_changed(group.id, subject.named, after=body.role)
         audit.append(
             "add_member", "group", group.id, member_kind=subject.kind, member_id=subject.id,
             role=body.role,
@@ -112,6 +113,7 @@ def add_group_member(body: NewGroupMemberBody) -> tuple[dict[str, Any], int]:
 def change_group_member(body: GroupMemberBody) -> Response:
     """Change the role of a user in a group."""
     group = access.target("group")
+    ask_first(group)
     with transaction():
         locked_group(group)
         subject, before = _member(group, _users(group.id), User, "user")
@@ -120,8 +122,7 @@ def change_group_member(body: GroupMemberBody) -> Response:
         if body.role != "owner":
             _keep_an_owner(group, subject, before)
         GroupMember.update(role=body.role).where(_is(group.id, subject)).execute()
-        if body.role != before:
-            grants.replace(("group", group.id), before, body.role, subject.named)
+        group_grants.group_role_changed(group.id, subject.named, before=before, after=body.role)
         audit.append(
             "change_member", "group", group.id, member_kind="user", member_id=subject.id,
             before=before, role=body.role,
@@ -133,6 +134,7 @@ def change_group_member(body: GroupMemberBody) -> Response:
 def remove_group_member() -> tuple[str, int]:
     """Take a user out of a group, or leave it."""
     group = access.target("group")
+    ask_first(group)
     with transaction():
         locked_group(group)
         subject, role = _member(group, _users(group.id), User, "user")
@@ -148,11 +150,13 @@ def remove_group_member() -> tuple[str, int]:
 def remove_group_from_group() -> tuple[str, int]:
     """Take a group out of a group; whoever manages one of the two may."""
     group = access.target("group")
+    ask_first(group)
+    subject, _ = _member(group, _groups(group.id), Group, "member")
+    if not may_manage_group(subject.id):
+        access.authorize(principals.current(), "manage", group)
     with transaction():
         locked_group(group)
         subject, role = _member(group, _groups(group.id), Group, "member")
-        if not may_manage_group(subject.id):
-            access.authorize(principals.current(), "manage", group)
         _remove(group, subject, role)
     return "", 204
 
@@ -200,7 +204,7 @@ def _insert(group: Target, subject: Subject, role: str) -> None:
 
 def _remove(group: Target, subject: Subject, role: str) -> None:
     GroupMember.delete().where(_is(group.id, subject)).execute()
-    role_grants.left_group(group.id, role, subject)
+    group_grants.group_role_changed(group.id, subject.named, before=role)
     audit.append(
         "remove_member", "group", group.id, member_kind=subject.kind, member_id=subject.id,
         role=role,

@@ -12,11 +12,12 @@ from pydantic import BaseModel, Field
 from airavata_scheduler.functions import (
     access,
     audit,
+    grants,
+    group_grants,
     naming,
     pagination,
     permissions,
     principals,
-    role_grants,
     shares,
 )
 from airavata_scheduler.functions.bootstrap import name_taken
@@ -25,7 +26,6 @@ from airavata_scheduler.functions.idempotency import create_once
 from airavata_scheduler.functions.pagination import PageQuery
 from airavata_scheduler.functions.row_locks import locked
 from airavata_scheduler.functions.shapes import Body, Name, Text, rfc3339
-from airavata_scheduler.functions.subjects import Subject
 from airavata_scheduler.models import groups
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.ids import new_id
@@ -92,9 +92,7 @@ def create_group(body: NewGroupBody) -> tuple[dict[str, Any], int]:
             group_id=group_id, subject_kind="user", subject_id=owner.id, role="owner",
             created_at=now,
         ).execute()  # fmt: skip
-        role_grants.joined_group(
-            group_id, "owner", Subject(kind="user", id=owner.id, name=owner.name)
-        )
+        group_grants.group_made(group_id, owner.id)
         audit.append("create", "group", group_id, name=body.name)
         return _shown(Group.get_by_id(group_id), "owner")
 
@@ -190,10 +188,9 @@ def may_manage_group(group_id: str) -> bool:
 
 def _empty(group_id: str) -> int:
     """Take everybody out of a group; how many that were."""
-    members = list(GroupMember.select().where(GroupMember.group_id == group_id))
-    for member in members:
-        subject = Subject(kind=member.subject_kind, id=member.subject_id, name="")
-        role_grants.left_group(group_id, member.role, subject)
+    rows = GroupMember.select().where(GroupMember.group_id == group_id)
+    members = [(row.role, (row.subject_kind, row.subject_id)) for row in rows]
+    group_grants.group_deleted(group_id, members)
     GroupMember.delete().where(GroupMember.group_id == group_id).execute()
     return len(members)
 
@@ -201,20 +198,18 @@ def _empty(group_id: str) -> int:
 def _leave_holders(found: naming.Target) -> list[str]:
     """Take a group out of every group that holds it; their ids."""
     within = (GroupMember.subject_id == found.id) & (GroupMember.subject_kind == "group")
-    subject = Subject(kind="group", id=found.id, name=found.name)
     places = list(GroupMember.select().where(within))
     for place in places:
-        role_grants.left_group(place.group_id, place.role, subject)
+        group_grants.group_role_changed(place.group_id, ("group", found.id), before=place.role)
     GroupMember.delete().where(within).execute()
     return [place.group_id for place in places]
 
 
 def _leave_projects(found: naming.Target) -> list[str]:
     """Take a group out of every project in which it has a role; their ids."""
-    subject = Subject(kind="group", id=found.id, name=found.name)
     places = list(ProjectGroup.select().where(ProjectGroup.group_id == found.id))
     for place in places:
-        role_grants.left_project(place.project_id, place.role, subject)
+        grants.project_role_changed(place.project_id, ("group", found.id), before=place.role)
     ProjectGroup.delete().where(ProjectGroup.group_id == found.id).execute()
     return [place.project_id for place in places]
 

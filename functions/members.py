@@ -13,7 +13,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from peewee import IntegrityError, Value
 from pydantic import BaseModel, Field
 
-from airavata_scheduler.functions import access, audit, grants, principals, role_grants
+from airavata_scheduler.functions import access, audit, grants, permissions, principals
 from airavata_scheduler.functions.groups import locked_group
 from airavata_scheduler.functions.idempotency import create_once
 from airavata_scheduler.functions.naming import Target
@@ -92,7 +92,7 @@ def add_member(body: NewMemberBody) -> tuple[dict[str, Any], int]:
     def make() -> dict[str, Any]:
         subject = _subject(body)
         _insert(project, subject, body.role)
-        role_grants.joined_project(project.id, body.role, subject)
+        grants.project_role_changed(project.id, subject.named, after=body.role)
         audit.append(
             "add_member", "project", project.id, project_id=project.id,
             **audited(subject), role=body.role,
@@ -106,6 +106,7 @@ def add_member(body: NewMemberBody) -> tuple[dict[str, Any], int]:
 def change_member(body: MemberBody) -> Response:
     """Change the role of a user in a project."""
     project = access.target("project")
+    ask_first(project)
     with transaction():
         user, before = _locked_user(project)
         check_may_name(project, before)
@@ -115,8 +116,7 @@ def change_member(body: MemberBody) -> Response:
         ProjectMember.update(role=body.role).where(
             (ProjectMember.project_id == project.id) & (ProjectMember.user_id == user.id)
         ).execute()
-        if body.role != before:
-            grants.replace(("project", project.id), before, body.role, user.named)
+        grants.project_role_changed(project.id, user.named, before=before, after=body.role)
         audit.append(
             "change_member", "project", project.id, project_id=project.id,
             **audited(user), before=before, role=body.role,
@@ -128,6 +128,7 @@ def change_member(body: MemberBody) -> Response:
 def remove_member() -> tuple[str, int]:
     """Take a user out of a project, or leave it."""
     project = access.target("project")
+    ask_first(project)
     with transaction():
         user, role = _locked_user(project)
         if user.id != principals.current().id:
@@ -137,7 +138,7 @@ def remove_member() -> tuple[str, int]:
         ProjectMember.delete().where(
             (ProjectMember.project_id == project.id) & (ProjectMember.user_id == user.id)
         ).execute()
-        role_grants.left_project(project.id, role, user)
+        grants.project_role_changed(project.id, user.named, before=role)
         audit.append(
             "remove_member", "project", project.id, project_id=project.id,
             **audited(user), role=role,
@@ -149,6 +150,15 @@ def check_may_name(project: Target, role: str) -> None:
     """Raise Forbidden if it takes an owner to give or take this role, and the caller is none."""
     if role in _NAMED_BY_OWNERS:
         access.authorize(principals.current(), "own", project)
+
+
+def ask_first(found: Target) -> None:
+    """Ask what the caller may do to a project or a group before a transaction begins.
+
+    The answers are kept for the request: so no row is locked while SpiceDB is asked, and what waits
+    for its relay can be relayed.
+    """
+    permissions.decide(principals.current(), [("read", found), ("manage", found), ("own", found)])
 
 
 def audited(subject: Subject) -> dict[str, str]:

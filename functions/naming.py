@@ -1,8 +1,8 @@
 """Finding the object that a person named: by id, unique name, or unambiguous id prefix.
 
-Only rows that the caller may read are ever looked at, so an object of another tenant and one that
-does not exist give the same answer. A wrong name is answered with the nearest three that the caller
-may see.
+An object of another tenant and one that does not exist give the same answer, by the same steps: an
+id is looked up and SpiceDB is asked about it, whether or not there is a row; a name is looked for
+among what the caller may see. A wrong name is answered with the nearest three of those.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from airavata_scheduler.models.tables import (
     Agent,
     Artifact,
     ComputeResource,
+    Credential,
     Experiment,
     Function,
+    Group,
     Project,
-    ProjectMember,
     StorageResource,
     Task,
     User,
@@ -43,6 +44,8 @@ Kind = Literal[
     "experiment",
     "task",
     "artifact",
+    "group",
+    "credential",
 ]
 
 MIN_PREFIX = 6
@@ -129,86 +132,90 @@ def _agent_rows() -> Any:
     ).join(ComputeResource, on=(ComputeResource.id == Agent.compute_id))
 
 
-def _visible_users(principal: Principal) -> peewee.Expression:
-    if principal.is_admin:
-        return User.id.is_null(False)
-    fellows = ProjectMember.select(ProjectMember.user_id).where(
-        ProjectMember.project_id.in_(permissions.projects_of(principal))
-    )
-    return (User.id == principal.id) | User.id.in_(fellows)
-
-
-def _in_project(kind: str, column: peewee.Field) -> Callable[[Principal], peewee.Expression]:
-    return lambda principal: permissions.visible(principal, kind, project=column)
-
-
-def _resource(kind: str, model: Any) -> Callable[[Principal], peewee.Expression]:
-    return lambda principal: permissions.visible(
-        principal, kind, project=model.project_id, owner=model.owner_id
-    )
+def _by(kind: str, scope: peewee.Field) -> Callable[[Principal], peewee.Expression]:
+    return lambda principal: permissions.visible(principal, kind, scope=scope)
 
 
 _SOURCES: Final[Mapping[str, _Source]] = {
-    "user": _Source(model=User, name=User.name, rows=User.select, visible=_visible_users),
+    "user": _Source(model=User, name=User.name, rows=User.select, visible=_by("user", User.id)),
+    "group": _Source(
+        model=Group, name=Group.name, rows=Group.select, visible=_by("group", Group.id)
+    ),
+    "credential": _Source(
+        model=Credential,
+        name=Credential.name,
+        rows=lambda: Credential.select().where(Credential.state == "active"),
+        visible=_by("credential", Credential.id),
+    ),
     "project": _Source(
         model=Project,
         name=Project.name,
         rows=lambda: Project.select().where(Project.state == "active"),
-        visible=_in_project("project", Project.id),
+        visible=_by("project", Project.id),
     ),
     "compute_resource": _Source(
         model=ComputeResource,
         name=ComputeResource.name,
         rows=ComputeResource.select,
-        visible=_resource("compute_resource", ComputeResource),
+        visible=_by("compute_resource", ComputeResource.id),
     ),
     "storage_resource": _Source(
         model=StorageResource,
         name=StorageResource.name,
         rows=StorageResource.select,
-        visible=_resource("storage_resource", StorageResource),
+        visible=_by("storage_resource", StorageResource.id),
     ),
     "agent": _Source(
         model=Agent,
         name=Agent.name,
         rows=_agent_rows,
-        visible=_resource("agent", ComputeResource),
+        visible=_by("agent", ComputeResource.id),
     ),
     "function": _Source(
         model=Function,
         name=Function.name,
         rows=lambda: Function.select().where(Function.state == "active"),
-        visible=_in_project("function", Function.project_id),
+        visible=_by("function", Function.project_id),
     ),
     "experiment": _Source(
         model=Experiment,
         name=Experiment.name,
         rows=_experiment_rows,
-        visible=_in_project("experiment", Experiment.project_id),
+        visible=_by("experiment", Experiment.project_id),
     ),
     "task": _Source(
         model=Task,
         name=None,
         rows=_task_rows,
-        visible=_in_project("task", Experiment.project_id),
+        visible=_by("task", Experiment.project_id),
     ),
     "artifact": _Source(
         model=Artifact,
         name=None,
         rows=_artifact_rows,
-        visible=_in_project("artifact", Experiment.project_id),
+        visible=_by("artifact", Experiment.project_id),
     ),
 }
 
 
-def find(kind: Kind, asked: str, principal: Principal, *, within: str | None = None) -> Target:
+def find(
+    kind: Kind,
+    asked: str,
+    principal: Principal,
+    *,
+    within: str | None = None,
+    wanted: permissions.Permission = "read",
+) -> Target:
     """The object of `kind` that `asked` names, among those that the principal may read.
 
     `within` (a project's name or id) narrows a function's name, which is unique in its project
-    only. Raises NotFound with the nearest names, or BadInput `ambiguous_name` if several fit.
+    only. Whether the principal has `wanted` is asked along, for `permissions.allows`. Raises
+    NotFound with the nearest names, or BadInput `ambiguous_name` if several fit.
     """
     source = _SOURCES[kind]
     name, number = _split_number(asked) if kind == "function" else (asked, None)
+    if is_id(name) and within is None:
+        return _find_by_id(kind, name, principal, asked=asked, number=number, wanted=wanted)
     scope = source.visible(principal)
     if within is not None and kind == "function":
         scope = scope & (Function.project_id == find("project", within, principal).id)
@@ -221,19 +228,58 @@ def find(kind: Kind, asked: str, principal: Principal, *, within: str | None = N
     raise not_found(kind, asked, principal)
 
 
-def find_all(kind: Kind, ids: list[str], principal: Principal) -> list[Target]:
-    """The objects with exactly these ids, in their order, in one query. Raises NotFound."""
-    wanted = [text for text in dict.fromkeys(ids) if is_id(text)]
-    source = _SOURCES[kind]
-    rows = {}
-    if wanted:
-        condition = source.model._meta.primary_key.in_(wanted)
-        found = source.rows().where(source.visible(principal) & condition).dicts()
-        rows = {row["id"]: row for row in found}
+def _find_by_id(
+    kind: Kind,
+    object_id: str,
+    principal: Principal,
+    *,
+    asked: str,
+    number: int | None,
+    wanted: permissions.Permission,
+) -> Target:
+    """One look, and one call of SpiceDB, also for an id that nothing has."""
+    found = _with_ids(kind, [object_id], asked=asked, number=number)[0]
+    readable, _ = permissions.decide(principal, [("read", found), (wanted, found)])
+    if not readable or not found.row:
+        raise not_found(kind, asked, principal)
+    return found
+
+
+def find_all(
+    kind: Kind, ids: list[str], principal: Principal, *, wanted: permissions.Permission = "read"
+) -> list[Target]:
+    """The objects with exactly these ids, in their order: one query, one call of SpiceDB.
+
+    Raises NotFound for the first that is not there or that the principal may not read.
+    """
+    distinct = [text for text in dict.fromkeys(ids) if is_id(text)]
+    found = {item.id: item for item in _with_ids(kind, distinct)}
+    targets = list(found.values())
+    answers = permissions.decide(
+        principal, [(way, item) for way in ("read", wanted) for item in targets]
+    )
+    readable = {item.id for item, yes in zip(targets, answers, strict=False) if yes and item.row}
     for text in ids:
-        if text not in rows:
+        if text not in readable:
             raise not_found(kind, text, principal)
-    return [_target(kind, rows[text], text, None) for text in ids]
+    return [found[text] for text in ids]
+
+
+def _with_ids(
+    kind: Kind, ids: list[str], *, asked: str | None = None, number: int | None = None
+) -> list[Target]:
+    """The objects with these ids, in their order; one without a row where nothing has the id."""
+    source = _SOURCES[kind]
+    rows: dict[str, dict[str, Any]] = {}
+    if ids:
+        query = source.rows().where(source.model._meta.primary_key.in_(ids))
+        rows = {row["id"]: row for row in query.dicts()}
+    return [
+        _target(kind, rows[text], asked or text, number)
+        if text in rows
+        else Target(kind=kind, id=text, name="", project_id=None, owner_id=None, asked=text)
+        for text in ids
+    ]
 
 
 def rows_visible(kind: Kind, principal: Principal) -> Any:

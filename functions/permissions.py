@@ -1,31 +1,45 @@
-"""What a role allows, and what follows from owning: the decision behind `access.authorize`.
+"""Whether a user may do something to an object: asked of SpiceDB, at the right moment.
 
-The seam for SpiceDB is `allows` and `visible`: nothing else in the house asks about roles.
+`allows` decides one object, `decide` many in one call, and `visible` narrows a list. Nothing else
+in the house asks who may do what; what follows from which role stands in
+`backends/spicedb_schema.zed`.
 
-viewer  reads
-member  reads, creates, and operates (cancels, pauses, retries) their own work and functions
-admin   besides that operates everybody's work in the project and manages its members and resources
-owner   besides that deletes the project and names admins
-
-System admins manage users, resources and agents, and a project's members; the *work* of a project
-is not theirs to see before they made themselves a member, which the audit log shows.
+Before SpiceDB is asked, SQL says whether a revoke (or a change of the very object) waits for its
+relay; then it is relayed first. So a revoke holds from its commit on. While SpiceDB cannot be asked
+nobody may do anything: `Unavailable`, 503.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import peewee
 from flask import g
 
+from airavata_scheduler.backends import relay
+from airavata_scheduler.backends.spicedb import Question, StoreForeign, spicedb
 from airavata_scheduler.functions.principals import Principal
-from airavata_scheduler.models.tables import Project, ProjectMember
+from airavata_scheduler.models import outbox
+from airavata_scheduler.models.outbox import Named
 
 if TYPE_CHECKING:
     from airavata_scheduler.functions.naming import Target
 
-Permission = Literal["read", "create", "manage", "own", "use", "call", "operate", "derive"]
+Permission = Literal[
+    "read",
+    "create",
+    "manage",
+    "operate",
+    "own",
+    "use",
+    "call",
+    "derive",
+    "write",
+    "share",
+    "reveal",
+    "delete",
+]
 Role = Literal["viewer", "member", "admin", "owner"]
 
 ROLES: Final[tuple[Role, ...]] = ("viewer", "member", "admin", "owner")  # each holds those before
@@ -34,149 +48,194 @@ VERBS: Final[Mapping[Permission, str]] = {
     "read": "read",
     "create": "create work in",
     "manage": "manage",
-    "own": "delete, or name admins of,",
-    "use": "run work on",
-    "call": "call",
     "operate": "control",
+    "own": "delete, or name admins of,",
+    "use": "use",
+    "call": "call",
     "derive": "derive from",
+    "write": "change",
+    "share": "share",
+    "reveal": "reveal",
+    "delete": "delete",
 }
 
-# The weakest role in the object's project that has a permission on it, whoever owns the object.
-NEEDED: Final[Mapping[str, Mapping[Permission, Role]]] = {
-    "project": {"read": "viewer", "create": "member", "manage": "admin", "own": "owner"},
-    "function": {"read": "viewer", "call": "member", "operate": "admin"},
-    "experiment": {"read": "viewer", "derive": "member", "operate": "admin"},
-    "task": {"read": "viewer", "operate": "admin"},
-    "artifact": {"read": "viewer"},
-    "compute_resource": {"read": "viewer", "use": "member", "manage": "admin"},
-    "storage_resource": {"read": "viewer", "use": "member", "manage": "admin"},
-    "agent": {"read": "viewer", "manage": "admin"},
+# What a person has to ask for who lacks a permission.
+_ADVICE: Final[Mapping[str, Mapping[Permission, str]]] = {
+    "project": {
+        "create": "It takes the role member in it; a project admin can give it to you.",
+        "manage": "It takes the role admin in it; an owner of the project can give it to you.",
+        "own": "It takes the role owner in it; an owner of the project can give it to you.",
+    },
+    "function": {
+        "call": "It takes the role member in its project; a project admin can give it to you.",
+        "operate": "Its owner may, or an admin of its project.",
+    },
+    "experiment": {
+        "derive": "It takes the role member in its project; a project admin can give it to you.",
+        "operate": "Its owner may, or an admin of its project.",
+    },
+    "task": {"operate": "The owner of its experiment may, or an admin of its project."},
+    "credential": {
+        "use": "Its owner can share it with you: airavata credential share",
+        "write": "Its owner can share it with you as a writer.",
+        "share": "Only its owner may.",
+        "reveal": "Only its owner may, and whom the owner made a revealer.",
+        "delete": "Only its owner may.",
+    },
+    "group": {
+        "manage": "An owner or manager of the group may.",
+        "own": "An owner of the group may.",
+    },
 }
+_RESOURCE_ADVICE: Final = "Its owner may, or whom the owner shared it with."
 
-# What an owner may do with their own object, given at least this role in its project.
-OWNERS: Final[Mapping[str, Mapping[Permission, Role]]] = {
-    "function": {"operate": "member"},
-    "experiment": {"operate": "member"},
-    "task": {"operate": "member"},
+# Which object decides: a task and an artifact are decided by their experiment.
+_BY_EXPERIMENT: Final = frozenset({"task", "artifact"})
+# Where the scope of a list is another kind of object, and by which of its permissions.
+_SCOPES: Final[Mapping[str, tuple[str, str]]] = {
+    "project": ("project", "read"),
+    "function": ("project", "view"),
+    "experiment": ("project", "view"),
+    "task": ("project", "view"),
+    "artifact": ("project", "view"),
+    "compute_resource": ("compute_resource", "read"),
+    "storage_resource": ("storage_resource", "read"),
+    "agent": ("compute_resource", "read"),
+    "user": ("user", "read"),
+    "group": ("group", "read"),
+    "credential": ("credential", "read"),
 }
+# Lists that a system administrator sees whole: asking for every id would be a long list of ids.
+_WHOLE_FOR_ADMINS: Final = frozenset(
+    {"project", "compute_resource", "storage_resource", "agent", "user", "group", "credential"}
+)
 
-_RESOURCES: Final = frozenset({"compute_resource", "storage_resource", "agent"})
-_SYSTEM_ADMINS: Final[Mapping[str, frozenset[Permission]]] = {
-    "system": frozenset({"manage"}),
-    "user": frozenset({"read", "manage"}),
-    "project": frozenset({"read", "manage", "own"}),
-    "compute_resource": frozenset({"read", "use", "manage"}),
-    "storage_resource": frozenset({"read", "use", "manage"}),
-    "agent": frozenset({"read", "manage"}),
-}
+Asked = tuple[Permission, "Target"]
 
 
 def allows(principal: Principal, permission: Permission, found: Target) -> bool:
-    """Whether `principal` has `permission` on `found`."""
-    if principal.is_admin and permission in _SYSTEM_ADMINS.get(found.kind, ()):
-        return True
+    """Whether `principal` has `permission` on `found`; asked once in a request."""
+    return decide(principal, [(permission, found)])[0]
+
+
+def decide(principal: Principal, asked: Sequence[Asked]) -> list[bool]:
+    """The answers to many questions, in order, by one call."""
+    named = [(*_object(found), permission) for permission, found in asked]
+    return decide_ids(principal, named)
+
+
+def decide_ids(principal: Principal, named: Sequence[tuple[str, str, str]]) -> list[bool]:
+    """As `decide`, for (kind, id, permission) of objects that SpiceDB knows by these names."""
+    known: dict[tuple[str, str, str, str], bool] = g.setdefault("decisions", {})
+    new = [name for name in dict.fromkeys(named) if (principal.id, *name) not in known]
+    if new:
+        questions = [
+            Question(kind=kind, id=object_id, permission=permission, user_id=principal.id)
+            for kind, object_id, permission in new
+        ]
+        answers = ask(questions, [(kind, object_id) for kind, object_id, _ in new])
+        known.update({(principal.id, *name): yes for name, yes in zip(new, answers, strict=True)})
+    return [known[principal.id, *name] for name in named]
+
+
+def ask(questions: Sequence[Question], objects: Sequence[Named]) -> list[bool]:
+    """SpiceDB's answers, at a state as new as every revoke and every change of `objects`.
+
+    Raises Unavailable where it cannot be asked, or does not hold our relationships wholly.
+    """
+    token = _fresh_token(list(dict.fromkeys(objects)))
+    projection = relay.projection_id()
+    if projection is None:
+        raise relay.missing()
+    try:
+        *answers, whole = spicedb().check([*questions, relay.whole(projection)], token=token)
+    except StoreForeign:
+        raise relay.missing() from None
+    if not whole:
+        raise relay.missing()
+    return answers
+
+
+def _fresh_token(objects: Sequence[Named]) -> str | None:
+    """The token to ask with; relays first where something that matters waits."""
+    state = outbox.freshness(objects)
+    if state.waiting and not outbox.in_transaction():
+        relay.relay()
+        state = outbox.freshness(objects)
+    return state.token
+
+
+def _object(found: Target) -> Named:
+    """The object in SpiceDB that decides about `found`."""
     if found.kind == "system":
-        return permission == "read"  # that there is one is no secret
-    if found.kind == "user":
-        return permission == "read" and (
-            found.id == principal.id or _share_a_project(principal.id, found.id)
-        )
-    if found.kind in _RESOURCES and _allows_resource(principal, permission, found):
-        return True
-    return _allows_by_role(principal, permission, found)
+        return ("system", "main")
+    if found.kind in _BY_EXPERIMENT:
+        return ("experiment", str(found.row.get("experiment_id", found.id)))
+    return (found.kind, found.id)
 
 
-def _allows_resource(principal: Principal, permission: Permission, found: Target) -> bool:
-    """Owners manage their resource; everybody may read and use one that is bound to no project."""
-    if found.owner_id == principal.id:
-        return True
-    return found.project_id is None and permission in ("read", "use")
-
-
-def _allows_by_role(principal: Principal, permission: Permission, found: Target) -> bool:
-    if found.project_id is None:
-        return False
-    role = role_in(principal, found.project_id)
-    if role is None:
-        return False
-    if found.owner_id == principal.id and _enough(role, OWNERS.get(found.kind, {}).get(permission)):
-        return True
-    return _enough(role, NEEDED.get(found.kind, {}).get(permission))
-
-
-def _enough(role: Role, needed: Role | None) -> bool:
-    return needed is not None and ROLES.index(role) >= ROLES.index(needed)
-
-
-def role_in(principal: Principal, project_id: str) -> Role | None:
-    """The principal's role in a project, or None; asked once in a request."""
-    known: dict[tuple[str, str], Role | None] = g.setdefault("roles", {})
-    key = (principal.id, project_id)
+def scope_ids(principal: Principal, kind: str, permission: str) -> list[str]:
+    """The ids of the objects of `kind` on which the principal has `permission`; once a request."""
+    known: dict[tuple[str, str, str], list[str]] = g.setdefault("scopes", {})
+    key = (principal.id, kind, permission)
     if key not in known:
-        known[key] = _read_role(principal.id, project_id)
+        ask([], [])  # raises where SpiceDB does not hold our relationships
+        token = _fresh_token([])
+        try:
+            known[key] = spicedb().objects(kind, permission, principal.id, token=token)
+        except StoreForeign:
+            raise relay.missing() from None
     return known[key]
 
 
-def _read_role(user_id: str, project_id: str) -> Role | None:
-    row = (
-        ProjectMember.select(ProjectMember.role)
-        .join(Project, on=(Project.id == ProjectMember.project_id))
-        .where(
-            (ProjectMember.user_id == user_id)
-            & (ProjectMember.project_id == project_id)
-            & (Project.state == "active")
-        )
-        .tuples()
-        .first()
-    )
-    return row[0] if row else None
+def is_administrator(principal: Principal) -> bool:
+    """Whether the principal administers the system."""
+    return decide_ids(principal, [("system", "main", "administer")])[0]
 
 
-def _share_a_project(one: str, other: str) -> bool:
-    mine, theirs = ProjectMember.alias(), ProjectMember.alias()
-    return bool(
-        mine.select(mine.project_id)
-        .join(theirs, on=(mine.project_id == theirs.project_id))
-        .where((mine.user_id == one) & (theirs.user_id == other))
-        .limit(1)
-        .exists()
-    )
-
-
-def projects_of(principal: Principal) -> peewee.ModelSelect[ProjectMember]:
-    """A subquery of the ids of the active projects in which the principal has any role."""
-    return (
-        ProjectMember.select(ProjectMember.project_id)
-        .join(Project, on=(Project.id == ProjectMember.project_id))
-        .where((ProjectMember.user_id == principal.id) & (Project.state == "active"))
-    )
-
-
-def visible(
-    principal: Principal,
-    kind: str,
-    *,
-    project: peewee.Field,
-    owner: peewee.Field | None = None,
-) -> peewee.Expression:
+def visible(principal: Principal, kind: str, *, scope: peewee.Field) -> peewee.Expression:
     """The WHERE clause of the rows of `kind` that the principal may read.
 
-    `project` is the column with the row's project; for resources NULL there means shared, and
-    `owner` is the column with their owner. The lists' counterpart of `allows(…, "read", …)`.
+    `scope` is the column that decides: the row's project for work, its own id for what is shared by
+    itself, the compute resource's id for agents. The lists' counterpart of `allows(…, "read", …)`.
     """
-    if principal.is_admin and "read" in _SYSTEM_ADMINS.get(kind, ()):
+    if kind in _WHOLE_FOR_ADMINS and is_administrator(principal):
         return peewee.Expression(peewee.SQL("1"), peewee.OP.EQ, peewee.SQL("1"))
-    clause = project.in_(projects_of(principal))
-    if kind in _RESOURCES:
-        clause = clause | project.is_null()
-        if owner is not None:
-            clause = clause | (owner == principal.id)
-    return clause
+    ids = scope_ids(principal, *_SCOPES[kind])
+    if not ids:
+        return peewee.Expression(peewee.SQL("1"), peewee.OP.EQ, peewee.SQL("0"))
+    return scope.in_(ids)
+
+
+def roles_in(principal: Principal, project_ids: Iterable[str]) -> dict[str, Role | None]:
+    """The principal's strongest role in each project, also by way of groups, in one call."""
+    ids = list(project_ids)
+    ways: list[tuple[Role, str]] = [
+        ("owner", "owner"),
+        ("admin", "administration"),
+        ("member", "participation"),
+        ("viewer", "view"),
+    ]
+    named = [("project", project_id, way) for project_id in ids for _, way in ways]
+    answers = iter(decide_ids(principal, named))
+    found: dict[str, Role | None] = {}
+    for project_id in ids:
+        held = [role for role, _ in ways if next(answers)]
+        found[project_id] = held[0] if held else None
+    return found
+
+
+def forget(_: Any = None) -> None:
+    """Ask again from here on: the request itself changed who may do what."""
+    g.pop("decisions", None)
+    g.pop("scopes", None)
 
 
 def advice(permission: Permission, found: Target) -> str:
     """The next step for somebody who lacks `permission`."""
-    role = NEEDED.get(found.kind, {}).get(permission)
-    if role is None or found.project_id is None:
-        return "A system administrator may."
-    return f"It takes the role {role} in its project; a project admin can give it to you."
+    said = _ADVICE.get(found.kind, {}).get(permission)
+    if said is not None:
+        return said
+    if found.kind in ("compute_resource", "storage_resource", "agent"):
+        return _RESOURCE_ADVICE
+    return "A system administrator may."

@@ -5,15 +5,18 @@ They are added and listed with the users, in `members.py`, by the same rules.
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Response, jsonify, request
 from flask_openapi3 import APIBlueprint, Tag
 
-from airavata_scheduler.functions import access, audit, grants, principals, role_grants
+from airavata_scheduler.functions import access, audit, grants, principals
 from airavata_scheduler.functions.groups import may_manage_group
 from airavata_scheduler.functions.members import (
     MemberAnswer,
     MemberBody,
     answer,
+    ask_first,
     audited,
     check_may_name,
     groups_in,
@@ -38,13 +41,13 @@ api = APIBlueprint(
 def change_project_group(body: MemberBody) -> Response:
     """Change the role of a group in a project."""
     project = access.target("project")
+    ask_first(project)
     with transaction():
         group, before = _locked_group(project)
         check_may_name(project, before)
         check_may_name(project, body.role)
         ProjectGroup.update(role=body.role).where(_is(project, group)).execute()
-        if body.role != before:
-            grants.replace(("project", project.id), before, body.role, group.named)
+        grants.project_role_changed(project.id, group.named, before=before, after=body.role)
         audit.append(
             "change_member", "project", project.id, project_id=project.id,
             **audited(group), before=before, role=body.role,
@@ -56,13 +59,16 @@ def change_project_group(body: MemberBody) -> Response:
 def remove_project_group() -> tuple[str, int]:
     """Take a group out of a project; whoever manages the group may as well."""
     project = access.target("project")
+    ask_first(project)
+    group, _ = _group(project)
+    leaves = may_manage_group(group.id)
     with transaction():
         group, role = _locked_group(project)
-        if not may_manage_group(group.id):
+        if not leaves:
             access.authorize(principals.current(), "manage", project)
             check_may_name(project, role)
         ProjectGroup.delete().where(_is(project, group)).execute()
-        role_grants.left_project(project.id, role, group)
+        grants.project_role_changed(project.id, group.named, before=role)
         audit.append(
             "remove_member", "project", project.id, project_id=project.id,
             **audited(group), role=role,
@@ -70,19 +76,24 @@ def remove_project_group() -> tuple[str, int]:
     return "", 204
 
 
-def _locked_group(project: Target) -> tuple[Subject, str]:
-    """The group that the path names and its role, its row locked. Raises NotFound."""
+def _group(project: Target) -> tuple[Subject, str]:
+    """The group that the path names and its role. Raises NotFound."""
     asked = (request.view_args or {})["group"]
     column = Group.id if is_id(asked) else Group.name
     row = groups_in(project.id).where(column == asked).dicts().first()
     if row is None:
         raise no_member(project, asked)
-    group = Subject(kind="group", id=row["id"], name=row["name"])
+    return Subject(kind="group", id=row["id"], name=row["name"]), row["role"]
+
+
+def _locked_group(project: Target) -> tuple[Subject, str]:
+    """As `_group`, its row locked."""
+    group, _ = _group(project)
     held = locked(ProjectGroup.select().where(_is(project, group))).first()
     if held is None:
-        raise no_member(project, asked)
+        raise no_member(project, group.name)
     return group, held.role
 
 
-def _is(project: Target, group: Subject) -> bool:
+def _is(project: Target, group: Subject) -> Any:
     return (ProjectGroup.project_id == project.id) & (ProjectGroup.group_id == group.id)

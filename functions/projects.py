@@ -12,23 +12,22 @@ from pydantic import BaseModel
 from airavata_scheduler.functions import (
     access,
     audit,
+    grants,
     naming,
     pagination,
+    permissions,
     principals,
-    role_grants,
 )
 from airavata_scheduler.functions.bootstrap import name_taken
 from airavata_scheduler.functions.etags import check_if_match, etagged, lost_race
 from airavata_scheduler.functions.idempotency import create_once
 from airavata_scheduler.functions.pagination import PageQuery
-from airavata_scheduler.functions.permissions import projects_of
 from airavata_scheduler.functions.shapes import Body, Name, Text, rfc3339
-from airavata_scheduler.functions.subjects import Subject
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.states import ExperimentState
-from airavata_scheduler.models.tables import Experiment, Project, ProjectGroup, ProjectMember
+from airavata_scheduler.models.tables import Experiment, Project, ProjectMember
 
 api = APIBlueprint(
     "projects", __name__, url_prefix="/api/v1/projects", abp_tags=[Tag(name="projects")]
@@ -74,7 +73,7 @@ class ProjectBody(Body):
 @api.post("", responses={201: ProjectAnswer})
 def create_project(body: NewProjectBody) -> tuple[dict[str, Any], int]:
     """Make a project."""
-    owner = principals.current()
+    owner_id = principals.current().id
 
     def make() -> dict[str, Any]:
         project_id, now = new_id(), now_ms()
@@ -83,18 +82,16 @@ def create_project(body: NewProjectBody) -> tuple[dict[str, Any], int]:
                 id=project_id,
                 name=body.name,
                 description=body.description,
-                owner_id=owner.id,
+                owner_id=owner_id,
                 created_at=now,
                 updated_at=now,
             ).execute()
         except IntegrityError:
             raise name_taken("project", body.name) from None
         ProjectMember.insert(
-            project_id=project_id, user_id=owner.id, role="owner", created_at=now
+            project_id=project_id, user_id=owner_id, role="owner", created_at=now
         ).execute()
-        role_grants.joined_project(
-            project_id, "owner", Subject(kind="user", id=owner.id, name=owner.name)
-        )
+        grants.project_made(project_id, owner_id)
         audit.append("create", "project", project_id, project_id=project_id, name=body.name)
         return _shown(Project.get_by_id(project_id), "owner")
 
@@ -112,20 +109,12 @@ def page_of(query: PageQuery, *, members_only: bool = False) -> dict[str, Any]:
     principal = principals.current()
     rows = naming.rows_visible("project", principal).order_by(Project.name)
     if members_only:
-        rows = rows.where(Project.id.in_(projects_of(principal)))
+        rows = rows.where(Project.id.in_(permissions.scope_ids(principal, "project", "view")))
     position = pagination.after(query)
     if position:
         rows = rows.where(Project.name > position[0])
     found = list(rows.limit(query.limit + 1))
-    memberships: Any = (
-        ProjectMember.select(ProjectMember.project_id, ProjectMember.role)
-        .where(
-            (ProjectMember.user_id == principal.id)
-            & ProjectMember.project_id.in_([row.id for row in found])
-        )
-        .tuples()
-    )
-    roles: dict[str, str] = dict(memberships)
+    roles = permissions.roles_in(principal, [row.id for row in found])
     return pagination.page(
         found,
         query,
@@ -182,19 +171,9 @@ def delete_project() -> tuple[str, int]:
             project.version,
             {"state": "deleted", "name": f"{project.name}~{project_id}"},
         )
-        _withdraw_roles(project_id)
+        grants.project_deleted(project_id)
         audit.append("delete", "project", project_id, project_id=project_id)
     return "", 204
-
-
-def _withdraw_roles(project_id: str) -> None:
-    """Take what follows from the roles in a project that is a tombstone now; the rows stay."""
-    for member in ProjectMember.select().where(ProjectMember.project_id == project_id):
-        user = Subject(kind="user", id=member.user_id, name="")
-        role_grants.left_project(project_id, member.role, user)
-    for place in ProjectGroup.select().where(ProjectGroup.project_id == project_id):
-        group = Subject(kind="group", id=place.group_id, name="")
-        role_grants.left_project(project_id, place.role, group)
 
 
 def _update(project_id: str, version: int, changes: dict[str, Any]) -> None:
@@ -212,11 +191,8 @@ def _update(project_id: str, version: int, changes: dict[str, Any]) -> None:
 
 def _answer(project_id: str) -> Response:
     project = Project.get_by_id(project_id)
-    member = ProjectMember.get_or_none(
-        (ProjectMember.project_id == project_id)
-        & (ProjectMember.user_id == principals.current().id)
-    )
-    return etagged(_shown(project, member.role if member else None), project.version)
+    role = permissions.roles_in(principals.current(), [project_id])[project_id]
+    return etagged(_shown(project, role), project.version)
 
 
 def _shown(project: Project, role: str | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from airavata_scheduler.functions.naming import Target
 from airavata_scheduler.functions.pagination import PageQuery, after, page
 from airavata_scheduler.functions.selected import dict_one, dict_row, dict_rows, tuple_row
 from airavata_scheduler.functions.shapes import Answer, Body, Query, rfc3339
-from airavata_scheduler.models import function_file
+from airavata_scheduler.models import function_file, outbox
 from airavata_scheduler.models.database import dialect, now_ms
 from airavata_scheduler.models.errors import BadInput, NotFound
 from airavata_scheduler.models.experiment_file import FunctionLookup
@@ -100,6 +100,7 @@ def _register(project: Target, name: str, spec: dict[str, Any]) -> dict[str, Any
             created_at=at,
             updated_at=at,
         ).execute()
+        outbox.created("function", row["id"], project_id=project.id, owner_id=principal.id)
     elif row["state"] != "active":
         raise BadInput(
             f"The function {name} of this project was deleted; its name stays taken.",
@@ -142,7 +143,7 @@ def _add_version(
 def functions(query: FunctionListQuery) -> dict[str, Any]:
     """List functions by project and name."""
     chosen = [item.id for item in access.targets("project")]
-    clause = permissions.visible(principals.current(), "function", project=Function.project_id) & (
+    clause = permissions.visible(principals.current(), "function", scope=Function.project_id) & (
         Function.state == "active"
     )
     if chosen:

@@ -49,9 +49,7 @@ def create(kind: ResourceKind, columns: dict[str, Any]) -> Any:
             ).execute()
     except IntegrityError:
         raise name_taken(naming.spoken(kind), columns["name"]) from None
-    grants.grant((kind, resource_id), "owner", ("user", owner_id))
-    if columns["project_id"] is not None:
-        grants.grant((kind, resource_id), "project", ("project", columns["project_id"]))
+    grants.resource_changed((kind, resource_id), owner_id, columns["project_id"])
     audit.append("create", kind, resource_id, project_id=columns["project_id"])
     return model.get_by_id(resource_id)
 
@@ -96,9 +94,7 @@ def delete(kind: ResourceKind, *, used_by: str | None) -> None:
             check_if_match(model.get_by_id(found.id).version)
             model.delete().where(model.id == found.id).execute()
             shares.forget_object(kind, found.id)
-            grants.withdraw((kind, found.id), "owner", ("user", str(found.owner_id)))
-            if found.project_id is not None:
-                grants.withdraw((kind, found.id), "project", ("project", found.project_id))
+            grants.resource_changed((kind, found.id), found.owner_id, found.project_id, ends=True)
             audit.append("delete", kind, found.id, project_id=found.project_id)
     except IntegrityError:
         raise refusal from None

@@ -60,10 +60,12 @@ _PROJECT_READ = _user(_on("project", "read", "path:project"))
 _PROJECT_CREATE = _user(_on("project", "create", "path:project"))
 _PROJECT_MANAGE = _user(_on("project", "manage", "path:project"))
 _COMPUTE_READ = _user(_on("compute_resource", "read", "path:resource"))
+_COMPUTE_OPERATE = _user(_on("compute_resource", "operate", "path:resource"))
 _COMPUTE_MANAGE = _user(_on("compute_resource", "manage", "path:resource"))
 _STORAGE_READ = _user(_on("storage_resource", "read", "path:resource"))
 _STORAGE_MANAGE = _user(_on("storage_resource", "manage", "path:resource"))
 _AGENT_READ = _user(_on("agent", "read", "path:agent"))
+_AGENT_OPERATE = _user(_on("agent", "operate", "path:agent"))
 _AGENT_MANAGE = _user(_on("agent", "manage", "path:agent"))
 _FUNCTION_READ = _user(_on("function", "read", "path:function"))
 _FUNCTION_CALL = _user(
@@ -130,7 +132,7 @@ _API: Mapping[str, Rule] = {
     "PATCH /compute-resources/{resource}": _COMPUTE_MANAGE,
     "DELETE /compute-resources/{resource}": _COMPUTE_MANAGE,
     "GET /compute-resources/{resource}/status": _COMPUTE_READ,
-    "POST /compute-resources/{resource}/enrolment-tokens": _COMPUTE_MANAGE,
+    "POST /compute-resources/{resource}/enrolment-tokens": _COMPUTE_OPERATE,
     "GET /compute-resources/{resource}/shares": _COMPUTE_MANAGE,
     "POST /compute-resources/{resource}/shares": _COMPUTE_MANAGE,
     "DELETE /compute-resources/{resource}/shares": _COMPUTE_MANAGE,
@@ -148,9 +150,9 @@ _API: Mapping[str, Rule] = {
     # Agents, as their users see them
     "GET /agents": _user(_on("compute_resource", "read", "query:compute?")),
     "GET /agents/{agent}": _AGENT_READ,
-    "POST /agents/{agent}/approve": _AGENT_MANAGE,
-    "POST /agents/{agent}/drain": _AGENT_MANAGE,
-    "POST /agents/{agent}/resume": _AGENT_MANAGE,
+    "POST /agents/{agent}/approve": _AGENT_OPERATE,
+    "POST /agents/{agent}/drain": _AGENT_OPERATE,
+    "POST /agents/{agent}/resume": _AGENT_OPERATE,
     "POST /agents/{agent}/revoke": _AGENT_MANAGE,
     # Functions and their calls
     "POST /functions": _user(_on("project", "create", "body:project")),

@@ -13,6 +13,7 @@ from airavata_scheduler.functions import (
     access,
     audit,
     bootstrap,
+    grants,
     groups,
     logins,
     naming,
@@ -150,6 +151,7 @@ def create_user(body: NewUserBody) -> tuple[dict[str, Any], int]:
             User.insert(id=user_id, **body.model_dump(), created_at=now, updated_at=now).execute()
         except IntegrityError:
             raise bootstrap.name_taken("user", body.name) from None
+        grants.user_changed(user_id)
         audit.append("create", "user", user_id, name=body.name, is_admin=body.is_admin)
         link = bootstrap.password_link_of(tokens.configuration(), user_id)
         return {**_shown(User.get_by_id(user_id)), "link": link}
@@ -233,6 +235,8 @@ def _change(user_id: str, changes: dict[str, Any]) -> Response:
         )
         if not changed:
             raise lost_race()
+        if {"is_admin", "state"} & changes.keys():
+            grants.user_changed(user_id, revokes=loses)
         if changes.get("state") == "disabled":
             logins.revoke_logins(user_id)
         audit.append("update", "user", user_id, changes=sorted(changes))

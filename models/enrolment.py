@@ -10,6 +10,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+from airavata_scheduler.models import outbox
 from airavata_scheduler.models.database import execute, now_ms, retried, transaction
 from airavata_scheduler.models.errors import BadInput, Conflict, Gone, NotFound, RateLimited
 from airavata_scheduler.models.ids import is_id, new_id
@@ -211,6 +212,10 @@ def _insert(asked: Asked, compute_id: str, name: str, *, state: str, now: int) -
         created_at=now,
         enrolled_at=now if state == "active" else None,
     ).execute()
+    agent, compute = ("agent", agent_id), ("compute_resource", compute_id)
+    outbox.append(
+        [outbox.relationship(agent, "compute_resource", compute)], about=agent, revokes=False
+    )
     return agent_id
 
 

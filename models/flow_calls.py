@@ -16,6 +16,7 @@ from typing import Any
 
 import peewee
 
+from airavata_scheduler.models import outbox
 from airavata_scheduler.models.counters import CounterChanges
 from airavata_scheduler.models.database import change, execute, now_ms, retried, transaction
 from airavata_scheduler.models.errors import Conflict, NotFound
@@ -186,6 +187,7 @@ def _create(function_version_id: str, owner_id: str) -> None:
                 )
             ],
         )
+        outbox.created("experiment", experiment_id, project_id=project_id, owner_id=owner_id)
         node = function_node(json.loads(spec), name=name)
         insert_rows("nodes", NODE_COLUMNS, [node_row(experiment_id, 0, node, 0)])
         change(

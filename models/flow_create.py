@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from airavata_scheduler.models import events
+from airavata_scheduler.models import events, outbox
 from airavata_scheduler.models.counters import nodes_of
 from airavata_scheduler.models.database import now_ms, retried, transaction
 from airavata_scheduler.models.dependents import OWN_LIMIT
@@ -82,6 +82,7 @@ def create_experiment(
                 )
             ],
         )
+        outbox.created("experiment", experiment_id, project_id=project_id, owner_id=owner_id)
         rows = [
             node_row(experiment_id, position, node, totals[node.name], picked.get(node.name))
             for position, node in enumerate(nodes)

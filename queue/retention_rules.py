@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from airavata_scheduler.models import outbox
 from airavata_scheduler.models.database import change, execute, marks, now_ms, transaction
 
 PART = 2000  # rows of one table that one run deletes in a statement
@@ -20,15 +21,13 @@ EVENTS_LEAST_S = 30 * 24 * HOUR_S  # people ask why an experiment went as it did
 class Rule:
     """Rows of `table` whose `column` (ms) is older than the retention, and for which `also` holds.
 
-    `least_s` keeps them at least so long, however short the configured retention is; `fixed_s`
-    takes the place of the configured one.
+    `least_s` keeps them at least so long, however short the configured retention is.
     """
 
     table: str
     column: str
     also: str = ""
     least_s: float = 0.0
-    fixed_s: float | None = None
 
 
 RULES = (
@@ -48,9 +47,11 @@ RULES = (
         "WHERE a.session_id = agent_sessions.id)",
         least_s=24 * HOUR_S,
     ),
-    # Agents that nobody approved: enrolling without a token is open to everybody.
-    Rule(table="agents", column="created_at", also="state = 'pending'", fixed_s=24 * HOUR_S),
+    # What was relayed to SpiceDB; the comparison of both looks at the last minutes only.
+    Rule(table="outbox", column="relayed_at"),
+    Rule(table="login_flows", column="expires_at"),
 )
+PENDING_AGENTS_S = 24 * HOUR_S  # that nobody approved: enrolling without a token is open to all
 
 
 def delete_old(retention_s: float) -> dict[str, int]:
@@ -58,8 +59,10 @@ def delete_old(retention_s: float) -> dict[str, int]:
     now = now_ms()
     deleted: dict[str, int] = {}
     for rule in RULES:
-        kept_s = max(rule.least_s, retention_s) if rule.fixed_s is None else rule.fixed_s
+        kept_s = max(rule.least_s, retention_s)
         deleted[rule.table] = _delete(rule, now - int(kept_s * 1000))
+    deleted["agents"] = _delete_pending_agents(now - int(PENDING_AGENTS_S * 1000))
+    deleted["zed_tokens"] = _delete_old_tokens()
     events_s = max(retention_s, EVENTS_LEAST_S)
     deleted["events"] = _delete_events(now - int(events_s * 1000))
     return deleted
@@ -93,6 +96,34 @@ def _delete_part(rule: Rule, before_ms: int) -> int:
             f"DELETE FROM {rule.table} WHERE {condition}",  # noqa: S608
             (min(until, before_ms),),
         )
+
+
+def _delete_pending_agents(before_ms: int) -> int:
+    """Delete agents that nobody approved, and the relationships that they had."""
+    with transaction():
+        rows = execute(
+            "SELECT id, compute_id FROM agents WHERE state = 'pending' AND created_at < %s "
+            "ORDER BY id LIMIT %s",
+            (before_ms, PART),
+        )
+        for agent_id, compute_id in rows:
+            agent, compute = ("agent", str(agent_id)), ("compute_resource", str(compute_id))
+            key = outbox.relationship(agent, "compute_resource", compute)
+            outbox.append([key], about=agent, revokes=True)
+            change("DELETE FROM agents WHERE id = %s AND state = 'pending'", (agent_id,))
+    return len(rows)
+
+
+def _delete_old_tokens() -> int:
+    """Delete tokens of SpiceDB older than the newest revocation's, which serves for all."""
+    rows = execute(
+        "SELECT position FROM zed_tokens WHERE object_kind = %s AND object_id = %s",
+        outbox.REVOCATION,
+    )
+    if not rows:
+        return 0
+    with transaction():
+        return change("DELETE FROM zed_tokens WHERE position < %s", (rows[0][0],))
 
 
 def _delete_events(before_ms: int) -> int:

@@ -8,6 +8,7 @@ def test_…(api: Api) -> None:
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,13 +18,16 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from airavata_scheduler.backends import projection
 from airavata_scheduler.backends.stores import ensure_default_storage
+from airavata_scheduler.functions import grants
 from airavata_scheduler.functions.app import Application, create_app
 from airavata_scheduler.functions.logins import open_login
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import User
+from tests.servers.spicedb import SpiceDBTesting
 
 PREFIX = "/api/v1"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -109,6 +113,8 @@ class Api:
             User.insert(
                 id=user_id, name=called, is_admin=is_admin, created_at=now, updated_at=now
             ).execute()
+            grants.user_changed(user_id)
+        grants.relay_now()
         tokens = open_login(self.config, user_id).as_json()
         return LoggedIn(
             client=self.app.test_client(),
@@ -145,6 +151,8 @@ def configuration(database_url: str, folder: Path, **settings: str) -> Configura
         "RATE_LIMIT_ENABLED": "false",
         "REDIS_URL": NO_REDIS,
         "STORAGE_PATH": str(storage),
+        "SPICEDB_INSECURE": "true",
+        "SPICEDB_TOKEN": secrets.token_hex(8),
         **settings,
     }
     return Configuration.read(environ, dotenv=None)
@@ -154,13 +162,20 @@ MakeApi = Callable[..., Api]
 
 
 @pytest.fixture
-def make_api(fresh_database: str, tmp_path: Path) -> Iterator[MakeApi]:
-    """Make the application with other settings: `make_api(MAX_BODY_BYTES="1000")`."""
+def make_api(
+    fresh_database: str, tmp_path: Path, spicedb_testing_server: SpiceDBTesting
+) -> Iterator[MakeApi]:
+    """Make the application with other settings: `make_api(MAX_BODY_BYTES="1000")`.
+
+    It has a store of its own in a real SpiceDB, unless `settings` name another one.
+    """
 
     def make(**settings: str) -> Api:
+        settings = {"SPICEDB_ENDPOINT": spicedb_testing_server.endpoint, **settings}
         config = configuration(fresh_database, tmp_path, **settings)
         ensure_default_storage(config)
         app = create_app(config)
+        projection.rebuild()
         app.testing = False  # errors become answers, as in production
         return Api(app=app, config=config, nobody=Caller(client=app.test_client()))
 

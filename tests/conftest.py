@@ -19,6 +19,7 @@ from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.programs import running, server_folder
 from tests.servers.redis import Redis
+from tests.servers.spicedb import SpiceDBTesting
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 _numbers = count(1)
@@ -42,6 +43,13 @@ def mariadb_server() -> Iterator[MariaDB]:
 def redis_server() -> Iterator[Redis]:
     """A private Redis server for the session."""
     with server_folder("redis") as folder, running(Redis(folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def spicedb_testing_server() -> Iterator[SpiceDBTesting]:
+    """A private SpiceDB for the session, in which each key has a store of its own."""
+    with server_folder("spicedb") as folder, running(SpiceDBTesting(folder)) as server:
         yield server
 
 

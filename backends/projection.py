@@ -1,0 +1,149 @@
+"""Filling SpiceDB from the database, and comparing the two.
+
+A rebuild is fenced by its own mark: each of its writes demands that it still is *the* rebuild, so
+a second one that starts takes over, and what the first one had read can no longer be written. The
+mark that makes checks pass comes last.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from airavata_scheduler.backends import relay
+from airavata_scheduler.backends.relay import ProjectionForeign, ProjectionMissing, mark
+from airavata_scheduler.backends.spicedb import Fence, SpiceDB, spicedb
+from airavata_scheduler.models import deployment, outbox, relations
+from airavata_scheduler.models.database import execute, transaction
+from airavata_scheduler.models.ids import new_id
+from airavata_scheduler.models.relations import Relationship
+
+BATCH: Final = 900
+RECENT_MS: Final = 300_000  # a difference that an entry of this age explains is none
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repaired:
+    """What a comparison found and mended."""
+
+    missing: int
+    extra: int
+
+
+def schema_text() -> str:
+    """The schema of this version of the scheduler."""
+    return (Path(__file__).parent / "spicedb_schema.zed").read_text(encoding="utf-8")
+
+
+def ensure() -> bool:
+    """Fill SpiceDB if it does not hold our relationships; whether it did.
+
+    Raises PermissionsUnavailable while SpiceDB is away, ProjectionForeign if it is another's.
+    """
+    try:
+        relay.check_marks(relay.read_marks(spicedb()))
+    except ProjectionForeign:
+        raise
+    except ProjectionMissing:
+        rebuild()
+        return True
+    return False
+
+
+def rebuild(
+    *, take_over: bool = False, progress: Callable[[int], None] = lambda _count: None
+) -> int:
+    """Write schema and every relationship anew; how many. Checks fail until it is done.
+
+    `take_over` also replaces what another deployment wrote. Raises Fenced if another rebuild took
+    over, ProjectionForeign, PermissionsUnavailable.
+    """
+    database = spicedb()
+    marks = relay.read_marks(database)
+    if not take_over and marks.deployment not in (None, relay.deployment_id()):
+        relay.check_marks(marks)
+    database.write_schema(schema_text())
+    projection = relay.new_projection()
+    mine = mark("rebuild", new_id())
+    database.write([mine], [old for old in marks.relationships() if old != mine], marks.fences())
+    fence = Fence(relationship=mine)
+    for kind in relations.KINDS:
+        database.clear(kind, fence)
+    count = 0
+    for batch in _batches(relations.every()):
+        database.write(batch, [], [fence])
+        count += len(batch)
+        progress(count)
+    position = outbox.newest_position() + 1
+    final = [mark("projection", projection), mark("position", str(position))]
+    token = database.write(final, [mine], [fence])
+    with transaction():
+        outbox.forget_tokens()
+        outbox.keep_tokens([outbox.NEWEST, outbox.REVOCATION], token=token, position=position)
+    _log.info("permissions: SpiceDB was filled with %d relationships", count)
+    return count
+
+
+def _batches(found: Iterable[Relationship]) -> Iterator[list[Relationship]]:
+    iterator = iter(found)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch
+
+
+def reconcile() -> Repaired:
+    """Compare SpiceDB with the database and mend both directions through the outbox.
+
+    What is missing is written; what is too much was written by somebody else: it is taken away and
+    an alarm is raised. Raises as `relay.relay`.
+    """
+    relay.relay()
+    database = spicedb()
+    relay.check_marks(relay.read_marks(database))
+    missing = extra = 0
+    for kind in relations.KINDS:
+        absent, surplus = _differences(database, kind)
+        missing, extra = missing + len(absent), extra + len(surplus)
+        _repair(kind, absent, surplus)
+    relay.relay()
+    for name, count in (("authz:missing", missing), ("authz:extra", extra)):
+        if count:
+            deployment.write(name, str(int(deployment.read(name) or "0") + count))
+    return Repaired(missing=missing, extra=extra)
+
+
+def _differences(database: SpiceDB, kind: str) -> tuple[list[Relationship], list[Relationship]]:
+    """What of one kind is missing in SpiceDB and what is too much, beyond what is on its way."""
+    there = set(database.relationships(kind))
+    wanted = set(relations.every(kind))
+    suspects = (there ^ wanted) - _recent_keys()
+    true = relations.true_among(key for key in suspects if relations.is_known(key))
+    absent = sorted(key for key in suspects & true if key not in there)
+    surplus = sorted(key for key in suspects - true if key in there)
+    return absent, surplus
+
+
+def _recent_keys() -> set[Relationship]:
+    rows = execute(
+        "SELECT payload FROM outbox WHERE relayed_at IS NULL OR created_at > "
+        "(SELECT MAX(created_at) FROM outbox) - %s",
+        (RECENT_MS,),
+    )
+    return {key for row in rows for key in outbox.keys_of(row[0])}
+
+
+def _repair(kind: str, absent: list[Relationship], surplus: list[Relationship]) -> None:
+    for key in surplus:
+        _log.error("permissions: SpiceDB had %s, which no row grants; it is taken away", key)
+    for key in absent:
+        _log.warning("permissions: SpiceDB lacked %s; it is written", key)
+    with transaction():
+        if surplus:
+            outbox.append(surplus, about=(kind, ""), revokes=True, kind="repair")
+        if absent:
+            outbox.append(absent, about=(kind, ""), revokes=False, kind="repair")

@@ -1,0 +1,222 @@
+"""The relay: from the outbox to SpiceDB, fenced.
+
+Each write swaps the relay's position in SpiceDB from n to n + 1 in the same transaction and demands
+that it still was n. A relayer reads the position first and the rows after it; so whatever was
+written between is noticed, and no relayer ever writes an older view over a newer one. The marks
+beside the position tell an empty SpiceDB, one that was restored to an older state, and one that
+another deployment filled, from ours.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from airavata_scheduler.backends.spicedb import (
+    Fence,
+    Fenced,
+    PermissionsUnavailable,
+    Question,
+    SpiceDB,
+    StoreForeign,
+    spicedb,
+)
+from airavata_scheduler.models import deployment, outbox, relations
+from airavata_scheduler.models.ids import new_id
+from airavata_scheduler.models.outbox import Entry
+from airavata_scheduler.models.relations import Relationship
+
+RELAY: Final = ("relay", "outbox")
+MAX_KEYS: Final = 900  # of one write; SpiceDB takes 1,000 updates
+BATCH_ENTRIES: Final = 200
+TRIES: Final = 20  # against other relayers; each failure means that another one got on
+LOCK_WAIT_S: Final = 3.0
+
+_DEPLOYMENT: Final = "authz:deployment"  # who we are, for ever
+_PROJECTION: Final = "authz:projection"  # which filling of SpiceDB is ours
+
+
+class ProjectionMissing(PermissionsUnavailable):
+    """SpiceDB does not hold our relationships, or an older state of them; it is filled again."""
+
+    code = "permissions_rebuilding"
+
+
+class ProjectionForeign(PermissionsUnavailable):
+    """SpiceDB holds the relationships of another deployment."""
+
+    code = "permissions_foreign"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """What stands at `relay:outbox`."""
+
+    position: int | None
+    projection: str | None
+    rebuild: str | None
+
+    @property
+    def deployment(self) -> str | None:
+        """The deployment that filled this SpiceDB."""
+        return self.projection.partition("/")[0] if self.projection else None
+
+    def fences(self) -> list[Fence]:
+        """That the marks still are what was read."""
+        return [
+            Fence(
+                relationship=mark("projection", self.projection or ""), absent=not self.projection
+            ),
+            Fence(relationship=mark("rebuild", self.rebuild or ""), absent=not self.rebuild),
+        ]
+
+    def relationships(self) -> list[Relationship]:
+        """The marks as they stand in SpiceDB."""
+        found = [
+            (name, value)
+            for name, value in (("projection", self.projection), ("rebuild", self.rebuild))
+            if value is not None
+        ]
+        if self.position is not None:
+            found.append(("position", str(self.position)))
+        return [mark(name, value) for name, value in found]
+
+
+@dataclass(kw_only=True)
+class _Relayer:
+    """This process's relayer: one thread at a time, and the position as it was written last."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    position: int | None = None
+
+
+_relayer = _Relayer()
+
+
+def mark(relation: str, value: str) -> Relationship:
+    """A mark of the relay."""
+    return Relationship(
+        kind=RELAY[0], id=RELAY[1], relation=relation, subject_kind="mark", subject_id=value
+    )
+
+
+def deployment_id() -> str:
+    """The id of this deployment, made once."""
+    return deployment.read(_DEPLOYMENT) or deployment.write_once(_DEPLOYMENT, new_id())
+
+
+def projection_id() -> str | None:
+    """The mark of the filling of SpiceDB that belongs to this database; None before the first."""
+    return deployment.read(_PROJECTION)
+
+
+def new_projection() -> str:
+    """A new mark, noted in the database before SpiceDB has it: until then every check fails."""
+    name = f"{deployment_id()}/{new_id()}"
+    deployment.write(_PROJECTION, name)
+    return name
+
+
+def whole(projection: str) -> Question:
+    """Asks SpiceDB whether it holds our relationships, wholly; goes along with every check."""
+    return Question(
+        kind=RELAY[0], id=RELAY[1], permission="whole", user_kind="mark", user_id=projection
+    )
+
+
+def read_marks(database: SpiceDB) -> Marks:
+    """The relay's marks in SpiceDB; all None where it is empty or knows no schema."""
+    try:
+        found = {
+            relationship.relation: relationship.subject_id
+            for relationship in database.relationships(*RELAY)
+        }
+    except StoreForeign:
+        found = {}
+    position = found.get("position")
+    return Marks(
+        position=None if position is None else int(position),
+        projection=found.get("projection"),
+        rebuild=found.get("rebuild"),
+    )
+
+
+def check_marks(marks: Marks) -> int:
+    """The position, if the marks are ours and whole. Raises ProjectionMissing or …Foreign."""
+    if marks.deployment not in (None, deployment_id()):
+        raise ProjectionForeign(
+            "SpiceDB holds the permissions of another deployment.",
+            hint="The operator sets SPICEDB_ENDPOINT to our own, or takes this one over: "
+            "airavata-scheduler authz rebuild --take-over",
+            retry_after_s=30.0,
+        )
+    known = outbox.newest_position()
+    if marks.position is None or marks.projection != projection_id() or marks.position < known:
+        raise missing()
+    return marks.position
+
+
+def missing() -> ProjectionMissing:
+    """The error for a SpiceDB that is being filled."""
+    return ProjectionMissing(
+        "The permissions are being written to SpiceDB again; until that is done nobody may do "
+        "anything.",
+        hint="Try again in a moment; running tasks go on.",
+        retry_after_s=2.0,
+    )
+
+
+def relay(before_mark: Callable[[], None] = lambda: None) -> int:
+    """Relay everything that waits; how many entries. `before_mark` runs between write and mark.
+
+    Not inside a transaction. Raises PermissionsUnavailable, ProjectionMissing, ProjectionForeign.
+    """
+    if not _relayer.lock.acquire(timeout=LOCK_WAIT_S):
+        raise PermissionsUnavailable(
+            "SpiceDB, which decides who may do what, answers too slowly.", retry_after_s=2.0
+        )
+    try:
+        total = 0
+        for _ in range(TRIES):
+            entries = outbox.waiting(1)
+            if not entries:
+                return total
+            try:
+                total += _relay_batch(before_mark)
+            except Fenced:
+                _relayer.position = None
+        return total
+    finally:
+        _relayer.lock.release()
+
+
+def _relay_batch(before_mark: Callable[[], None]) -> int:
+    database = spicedb()
+    # The order matters: first the position, then the entries, then the rows (see above).
+    position = _relayer.position
+    if position is None:
+        position = check_marks(read_marks(database))
+    entries = _bounded(outbox.waiting(BATCH_ENTRIES))
+    if not entries:
+        return 0
+    keys = {key for entry in entries for key in entry.keys}
+    true = relations.true_among(keys)
+    here, next_one = mark("position", str(position)), mark("position", str(position + 1))
+    _relayer.position = None
+    token = database.write([*true, next_one], [*(keys - true), here], [Fence(relationship=here)])
+    before_mark()
+    outbox.relayed(entries, token=token, position=position + 1)
+    _relayer.position = position + 1
+    return len(entries)
+
+
+def _bounded(entries: list[Entry]) -> list[Entry]:
+    """As many of the entries, from the first on, as fit into one write."""
+    keys = 0
+    for number, entry in enumerate(entries):
+        keys += len(entry.keys)
+        if keys > MAX_KEYS:
+            return entries[:number]
+    return entries

@@ -1,0 +1,357 @@
+"""SpiceDB: checks, listings and writes, with one meaning for everything that can go wrong.
+
+One client a process, made on first use (never before a fork: gRPC's threads do not survive one).
+Nothing is retried here but a check that lost its connection; whoever writes is fenced.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, TypeVar
+
+import grpc
+from authzed.api.v1 import (
+    CheckBulkPermissionsRequest,
+    CheckBulkPermissionsRequestItem,
+    CheckPermissionResponse,
+    Consistency,
+    DeleteRelationshipsRequest,
+    DeleteRelationshipsResponse,
+    InsecureClient,
+    LookupResourcesRequest,
+    ObjectReference,
+    Precondition,
+    ReadRelationshipsRequest,
+    ReadSchemaRequest,
+    RelationshipFilter,
+    RelationshipUpdate,
+    SubjectFilter,
+    SubjectReference,
+    SyncClient,
+    WriteRelationshipsRequest,
+    WriteSchemaRequest,
+    ZedToken,
+)
+from authzed.api.v1 import Relationship as WireRelationship
+from grpcutil import bearer_token_credentials
+
+from airavata_scheduler.models.configuration import Configuration
+from airavata_scheduler.models.errors import ConfigurationError, Unavailable
+from airavata_scheduler.models.relations import Relationship
+
+CHECK_TIMEOUT_S: Final = 2.0
+WRITE_TIMEOUT_S: Final = 5.0
+READ_TIMEOUT_S: Final = 300.0
+AWAY_S: Final = 1.0
+MAX_UPDATES: Final = 1000  # SpiceDB's own limit for one write
+
+_CHANNEL: Final = [
+    # A SpiceDB that comes back must be found at once: gRPC's own back-off goes up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.enable_http_proxy", 0),
+]
+_AWAY: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+    }
+)
+_YES: Final = CheckPermissionResponse.PERMISSIONSHIP_HAS_PERMISSION
+_R = TypeVar("_R")
+
+
+class PermissionsUnavailable(Unavailable):
+    """SpiceDB, which decides who may do what, cannot be asked now."""
+
+    code = "permissions_unavailable"
+
+
+class Fenced(Exception):
+    """A write's precondition did not hold: another relayer wrote, or the store is not ours."""
+
+
+class StoreForeign(Exception):
+    """SpiceDB does not know our schema or our tokens: it is empty, or was filled by others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """May user `user_id` do `permission` to the object?"""
+
+    kind: str
+    id: str
+    permission: str
+    user_id: str
+    user_kind: str = "user"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fence:
+    """One relationship that a write demands: to be there, or (with `absent`) no such relation."""
+
+    relationship: Relationship
+    absent: bool = False
+
+
+class SpiceDB:
+    """One connection to SpiceDB."""
+
+    def __init__(self, endpoint: str, token: str, *, insecure: bool, ca: bytes | None) -> None:
+        self.endpoint = endpoint
+        self._away_until = 0.0
+        if insecure:
+            self._client: Any = InsecureClient(endpoint, token, _CHANNEL)
+        else:
+            self._client = SyncClient(endpoint, bearer_token_credentials(token, ca), _CHANNEL)
+
+    def check(self, questions: Sequence[Question], *, token: str | None) -> list[bool]:
+        """The answers, in order, at a state that is at least as new as `token`.
+
+        Raises PermissionsUnavailable, and StoreForeign where schema or token are unknown there.
+        """
+        request = CheckBulkPermissionsRequest(
+            consistency=_at_least(token),
+            items=[
+                CheckBulkPermissionsRequestItem(
+                    resource=_object(asked.kind, asked.id),
+                    permission=asked.permission,
+                    subject=SubjectReference(object=_object(asked.user_kind, asked.user_id)),
+                )
+                for asked in questions
+            ],
+        )
+        answer = self._call(
+            lambda: self._client.CheckBulkPermissions(request, timeout=CHECK_TIMEOUT_S), again=True
+        )
+        return [_said_yes(pair) for pair in answer.pairs]
+
+    def objects(self, kind: str, permission: str, user_id: str, *, token: str | None) -> list[str]:
+        """The ids of the objects of `kind` on which the user has `permission`."""
+        request = LookupResourcesRequest(
+            consistency=_at_least(token),
+            resource_object_type=kind,
+            permission=permission,
+            subject=SubjectReference(object=_object("user", user_id)),
+        )
+        return self._call(
+            lambda: [
+                found.resource_object_id
+                for found in self._client.LookupResources(request, timeout=CHECK_TIMEOUT_S)
+            ],
+            again=True,
+        )
+
+    def write(
+        self,
+        touch: Iterable[Relationship],
+        delete: Iterable[Relationship],
+        fences: Iterable[Fence],
+    ) -> str:
+        """Write all or nothing if every fence holds; the ZedToken. Raises Fenced otherwise."""
+        updates = [
+            RelationshipUpdate(operation=operation, relationship=_wire(relationship))
+            for operation, relationships in (
+                (RelationshipUpdate.OPERATION_TOUCH, touch),
+                (RelationshipUpdate.OPERATION_DELETE, delete),
+            )
+            for relationship in relationships
+        ]
+        request = WriteRelationshipsRequest(
+            updates=updates, optional_preconditions=[_precondition(fence) for fence in fences]
+        )
+        answer = self._call(
+            lambda: self._client.WriteRelationships(request, timeout=WRITE_TIMEOUT_S)
+        )
+        return str(answer.written_at.token)
+
+    def clear(self, kind: str, fence: Fence) -> None:
+        """Delete every relationship of the objects of `kind`. Raises Fenced."""
+        request = DeleteRelationshipsRequest(
+            relationship_filter=RelationshipFilter(resource_type=kind),
+            optional_preconditions=[_precondition(fence)],
+            optional_limit=MAX_UPDATES,
+            optional_allow_partial_deletions=True,
+        )
+        complete = DeleteRelationshipsResponse.DELETION_PROGRESS_COMPLETE
+        progress = None
+        while progress != complete:
+            progress = self._call(
+                lambda: self._client.DeleteRelationships(request, timeout=WRITE_TIMEOUT_S)
+            ).deletion_progress
+
+    def relationships(self, kind: str, object_id: str = "") -> Iterator[Relationship]:
+        """Every relationship of the objects of `kind`, or of one object, at the newest state."""
+        request = ReadRelationshipsRequest(
+            consistency=Consistency(fully_consistent=True),
+            relationship_filter=RelationshipFilter(
+                resource_type=kind, optional_resource_id=object_id
+            ),
+        )
+        stream = self._call(lambda: self._client.ReadRelationships(request, timeout=READ_TIMEOUT_S))
+        while True:
+            found = self._call(lambda: next(stream, None))
+            if found is None:
+                return
+            yield _read(found.relationship)
+
+    def schema(self) -> str | None:
+        """The schema's text as SpiceDB tells it; None where there is none."""
+        try:
+            answer = self._call(
+                lambda: self._client.ReadSchema(ReadSchemaRequest(), timeout=CHECK_TIMEOUT_S)
+            )
+        except StoreForeign:
+            return None
+        return str(answer.schema_text)
+
+    def write_schema(self, text: str) -> None:
+        """Replace the schema. Raises ConfigurationError with SpiceDB's words if it refuses."""
+        request = WriteSchemaRequest(schema=text)
+        try:
+            self._client.WriteSchema(request, timeout=WRITE_TIMEOUT_S)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
+                raise ConfigurationError(f"SpiceDB refuses the schema: {error.details()}") from None
+            raise self._meaning(error) from None
+
+    def _call(self, call: Callable[[], _R], *, again: bool = False) -> _R:
+        if time.monotonic() < self._away_until:
+            raise _away()
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if again and error.code() == grpc.StatusCode.UNAVAILABLE:
+                return self._call(call)
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                # One that hangs must not hold a thread of each request for the whole time-out.
+                self._away_until = time.monotonic() + AWAY_S
+            raise self._meaning(error) from None
+
+    def _meaning(self, error: Any) -> Exception:
+        """What an RPC's failure means to us; its details may name objects and are not shown."""
+        code = error.code()
+        if code in _AWAY:
+            return _away()
+        if code == grpc.StatusCode.FAILED_PRECONDITION and "precondition" in error.details():
+            return Fenced()
+        if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            return PermissionsUnavailable(
+                "SpiceDB refuses the scheduler's key.",
+                hint="The operator compares SPICEDB_TOKEN with SpiceDB's preshared key.",
+                retry_after_s=30.0,
+            )
+        return StoreForeign(f"{code.name}: {error.details()}")
+
+
+def _away() -> PermissionsUnavailable:
+    return PermissionsUnavailable(
+        "SpiceDB, which decides who may do what, cannot be reached.",
+        hint="Try again in a moment; running tasks go on.",
+        retry_after_s=2.0,
+    )
+
+
+def _said_yes(pair: Any) -> bool:
+    if pair.HasField("error"):
+        raise StoreForeign(pair.error.message)
+    return bool(pair.item.permissionship == _YES)
+
+
+def _at_least(token: str | None) -> Consistency:
+    if token is None:
+        return Consistency(fully_consistent=True)
+    return Consistency(at_least_as_fresh=ZedToken(token=token))
+
+
+def _object(kind: str, object_id: str) -> ObjectReference:
+    return ObjectReference(object_type=kind, object_id=object_id)
+
+
+def _wire(relationship: Relationship) -> WireRelationship:
+    return WireRelationship(
+        resource=_object(relationship.kind, relationship.id),
+        relation=relationship.relation,
+        subject=SubjectReference(
+            object=_object(relationship.subject_kind, relationship.subject_id),
+            optional_relation=relationship.subject_relation,
+        ),
+    )
+
+
+def _read(wire: Any) -> Relationship:
+    return Relationship(
+        kind=wire.resource.object_type,
+        id=wire.resource.object_id,
+        relation=wire.relation,
+        subject_kind=wire.subject.object.object_type,
+        subject_id=wire.subject.object.object_id,
+        subject_relation=wire.subject.optional_relation,
+    )
+
+
+def _precondition(fence: Fence) -> Precondition:
+    wanted = fence.relationship
+    if fence.absent:
+        return Precondition(
+            operation=Precondition.OPERATION_MUST_NOT_MATCH,
+            filter=RelationshipFilter(
+                resource_type=wanted.kind,
+                optional_resource_id=wanted.id,
+                optional_relation=wanted.relation,
+            ),
+        )
+    return Precondition(
+        operation=Precondition.OPERATION_MUST_MATCH,
+        filter=RelationshipFilter(
+            resource_type=wanted.kind,
+            optional_resource_id=wanted.id,
+            optional_relation=wanted.relation,
+            optional_subject_filter=SubjectFilter(
+                subject_type=wanted.subject_kind, optional_subject_id=wanted.subject_id
+            ),
+        ),
+    )
+
+
+_lock = threading.Lock()
+_settings: dict[str, Any] = {}
+
+
+def configure(configuration: Configuration) -> None:
+    """Take the settings; the connection is made by the process that first asks for it."""
+    with _lock:
+        _settings.clear()
+        _settings.update(
+            endpoint=configuration.spicedb_endpoint,
+            token=configuration.spicedb_token,
+            insecure=configuration.spicedb_insecure,
+            ca_file=configuration.spicedb_ca_file,
+        )
+        _connection.cache_clear()
+
+
+def spicedb() -> SpiceDB:
+    """This process's connection to SpiceDB."""
+    return _connection(os.getpid())
+
+
+@cache
+def _connection(_pid: int) -> SpiceDB:
+    ca_file = _settings["ca_file"]
+    return SpiceDB(
+        _settings["endpoint"],
+        _settings["token"],
+        insecure=_settings["insecure"],
+        ca=ca_file.read_bytes() if ca_file is not None else None,
+    )
