@@ -161,7 +161,7 @@ def delete_group() -> tuple[str, int]:
     with transaction():
         groups.lock_nesting()
         check_if_match(locked_group(found).version)
-        lost = {
+        lost: dict[str, Any] = {
             "members": _empty(found.id),
             "groups": _leave_holders(found),
             "projects": _leave_projects(found),
