@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from airavata_scheduler.backends import relay
-from airavata_scheduler.backends.relay import ProjectionForeign, ProjectionMissing, mark
+from airavata_scheduler.backends.relay import ProjectionMissing, mark
 from airavata_scheduler.backends.spicedb import Fence, SpiceDB, spicedb
 from airavata_scheduler.models import deployment, outbox, relations
 from airavata_scheduler.models.database import execute, transaction
@@ -23,8 +23,10 @@ from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.relations import Relationship
 
 BATCH: Final = 900
+STALE_REBUILD_MS: Final = 15_000  # a rebuild that wrote nothing for so long has died
 RECENT_MS: Final = 300_000  # a difference that an entry of this age explains is none
 
+_REBUILD: Final = "authz:rebuild"  # which rebuild is under way, and when it wrote last
 _log = logging.getLogger(__name__)
 
 
@@ -48,12 +50,17 @@ def ensure() -> bool:
     """
     try:
         relay.check_marks(relay.read_marks(spicedb()))
-    except ProjectionForeign:
-        raise
     except ProjectionMissing:
+        if _rebuild_is_alive():
+            raise
         rebuild()
         return True
     return False
+
+
+def _rebuild_is_alive() -> bool:
+    """Whether some process is at it: a second one would only take over what the first has done."""
+    return deployment.written_within(_REBUILD, STALE_REBUILD_MS) and bool(deployment.read(_REBUILD))
 
 
 def rebuild(
@@ -71,6 +78,7 @@ def rebuild(
     database.write_schema(schema_text())
     projection = relay.new_projection()
     mine = mark("rebuild", new_id())
+    deployment.write(_REBUILD, mine.subject_id)
     database.write([mine], [old for old in marks.relationships() if old != mine], marks.fences())
     fence = Fence(relationship=mine)
     for kind in relations.KINDS:
@@ -79,6 +87,7 @@ def rebuild(
     for batch in _batches(relations.every()):
         database.write(batch, [], [fence])
         count += len(batch)
+        deployment.write(_REBUILD, mine.subject_id)
         progress(count)
     position = outbox.newest_position() + 1
     final = [mark("projection", projection), mark("position", str(position))]
@@ -86,6 +95,7 @@ def rebuild(
     with transaction():
         outbox.forget_tokens()
         outbox.keep_tokens([outbox.NEWEST, outbox.REVOCATION], token=token, position=position)
+        deployment.write(_REBUILD, "")
     _log.info("permissions: SpiceDB was filled with %d relationships", count)
     return count
 

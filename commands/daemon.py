@@ -17,5 +17,6 @@ def command() -> None:
     """
     configuration = Configuration.read()
     start_checks.check_storage(configuration)
+    start_checks.check_permissions(configuration)
     start_checks.open_database(configuration)
     daemon.run(configuration)

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import redis
 
+from airavata_scheduler.backends import relay, spicedb
 from airavata_scheduler.commands import start_checks
 from airavata_scheduler.models import database, migrations
 from airavata_scheduler.models.configuration import Configuration
@@ -65,6 +66,7 @@ def examine() -> Iterator[Finding]:
         )
     yield _checked("TLS", lambda: start_checks.check_tls_files(configuration), "files readable")
     yield _database(configuration)
+    yield _permissions(configuration)
     yield _redis(configuration)
     yield _checked(
         "storage",
@@ -102,6 +104,16 @@ def _database(configuration: Configuration) -> Finding:
         migrations.check()
 
     return _checked("database", check, "answers, and its schema is up to date")
+
+
+def _permissions(configuration: Configuration) -> Finding:
+    def check() -> None:
+        start_checks.check_permissions(configuration)
+        spicedb.configure(configuration)
+        with database.connected():
+            relay.check_marks(relay.read_marks(spicedb.spicedb()))
+
+    return _checked("permissions", check, "SpiceDB holds our relationships")
 
 
 def _redis(configuration: Configuration) -> Finding:

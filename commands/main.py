@@ -18,6 +18,7 @@ _VERBS = {
     "worker": "An agent: pulls tasks over HTTPS and runs them.",
     "local": "The whole system on this machine, without root.",
     "db": "The database: upgrade, check, schema, epoch.",
+    "authz": "SpiceDB: upload the schema, rebuild and compare the relationships.",
     "admin": "Accounts: bootstrap the first administrator, password links.",
     "doctor": "Check the configuration and every dependency.",
     "openapi": "The HTTP API's description, as JSON.",

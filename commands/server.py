@@ -51,6 +51,7 @@ def check(configuration: Configuration) -> None:
     start_checks.check_tls_files(configuration)
     start_checks.check_port_is_free(configuration.server_host, configuration.server_port)
     start_checks.check_storage(configuration)
+    start_checks.check_permissions(configuration)
     start_checks.open_database(configuration)
     ensure_default_storage(configuration)
 

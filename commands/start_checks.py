@@ -20,6 +20,21 @@ def open_database(configuration: Configuration) -> None:
     migrations.check()
 
 
+def check_permissions(configuration: Configuration) -> None:
+    """Raise ConfigurationError unless the settings say how to ask SpiceDB.
+
+    Whether it answers is not a matter of the start: agents and running tasks do without it.
+    """
+    if not configuration.spicedb_token:
+        raise ConfigurationError(
+            "SPICEDB_TOKEN is not set.",
+            hint="Set it to SpiceDB's preshared key, and SPICEDB_ENDPOINT to its host:port.",
+        )
+    ca_file = configuration.spicedb_ca_file
+    if ca_file is not None and not os.access(ca_file, os.R_OK):
+        raise ConfigurationError(f"SPICEDB_CA_FILE {ca_file} cannot be read.")
+
+
 def check_storage(configuration: Configuration) -> None:
     """Raise ConfigurationError unless STORAGE_PATH is a folder that this process can write."""
     folder = configuration.storage_path

@@ -11,6 +11,8 @@ from flask_openapi3 import APIBlueprint, Tag
 from peewee import PeeweeException
 from pydantic import BaseModel
 
+from airavata_scheduler.backends import relay
+from airavata_scheduler.backends.spicedb import PermissionsUnavailable, spicedb
 from airavata_scheduler.functions import tokens
 from airavata_scheduler.models import migrations
 from airavata_scheduler.models.database import checked_connection, dialect
@@ -115,6 +117,15 @@ def _schema() -> str:
     return "up to date"
 
 
+def _permissions() -> str:
+    try:
+        relay.check_marks(relay.read_marks(spicedb()))
+    except PermissionsUnavailable as error:
+        # Agents do not need it: taking this server out of service would stop their work as well.
+        raise _Degraded(f"{error.detail} Users' requests answer 503; agents go on.") from None
+    return "SpiceDB holds our relationships"
+
+
 def _redis() -> str:
     if not connection.is_up():
         raise _Degraded("Redis is away: wake-ups come by polling, limits are counted per process")
@@ -132,6 +143,7 @@ def _storage() -> str:
 CHECKS: dict[str, Callable[[], str]] = {
     "database": _database,
     "schema": _schema,
+    "permissions": _permissions,
     "redis": _redis,
     "storage": _storage,
 }

@@ -32,7 +32,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from airavata_scheduler.functions import tokens
-from airavata_scheduler.models import stats
+from airavata_scheduler.models import deployment, stats
 from airavata_scheduler.models.database import execute, now_ms
 from airavata_scheduler.models.errors import AiravataError
 from airavata_scheduler.models.states import Outcome, TaskState
@@ -220,3 +220,11 @@ def _outbox() -> Iterator[Metric]:
     )
     lag.add_metric([], max(0, now_ms() - int(rows[0][0])) / 1000 if rows else 0.0)
     yield lag
+    repaired = CounterMetricFamily(
+        "scheduler_permissions_repaired",
+        "Relationships that SpiceDB lacked, or had without any row that grants them",
+        labels=["fault"],
+    )
+    for fault in ("missing", "extra"):
+        repaired.add_metric([fault], float(deployment.read(f"authz:{fault}") or 0))
+    yield repaired

@@ -22,6 +22,7 @@ from airavata_scheduler.backends.spicedb import Question, StoreForeign, spicedb
 from airavata_scheduler.functions.principals import Principal
 from airavata_scheduler.models import outbox
 from airavata_scheduler.models.outbox import Named
+from airavata_scheduler.models.relations import SYSTEM
 
 if TYPE_CHECKING:
     from airavata_scheduler.functions.naming import Target
@@ -76,7 +77,7 @@ _ADVICE: Final[Mapping[str, Mapping[Permission, str]]] = {
     },
     "task": {"operate": "The owner of its experiment may, or an admin of its project."},
     "credential": {
-        "use": "Its owner can share it with you: airavata credential share",
+        "use": "Its owner can share it with you.",
         "write": "Its owner can share it with you as a writer.",
         "share": "Only its owner may.",
         "reveal": "Only its owner may, and whom the owner made a revealer.",
@@ -168,7 +169,7 @@ def _fresh_token(objects: Sequence[Named]) -> str | None:
 def _object(found: Target) -> Named:
     """The object in SpiceDB that decides about `found`."""
     if found.kind == "system":
-        return ("system", "main")
+        return SYSTEM
     if found.kind in _BY_EXPERIMENT:
         return ("experiment", str(found.row.get("experiment_id", found.id)))
     return (found.kind, found.id)

@@ -12,6 +12,12 @@ def read(name: str) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
+def written_within(name: str, ms: int) -> bool:
+    """Whether `name` was written in the last `ms` milliseconds, by the database's clock."""
+    sql = f"SELECT 1 FROM deployment WHERE name = %s AND at > {now_sql()} - %s"
+    return bool(execute(sql, (name, ms)))
+
+
 def write(name: str, value: str) -> None:
     """Set `name` to `value` at the database's present time."""
     sql = f"UPDATE deployment SET value = %s, at = {now_sql()} WHERE name = %s"

@@ -188,7 +188,7 @@ def forget_tokens() -> None:
 
 _FRESHNESS: Final = """
 SELECT 0, NULL, COUNT(*) FROM (
-  SELECT 1 AS one FROM outbox WHERE relayed_at IS NULL AND (revokes = TRUE {about}) LIMIT 1) AS w
+  SELECT 1 AS one FROM outbox WHERE relayed_at IS NULL {about} LIMIT 1) AS w
 UNION ALL
 SELECT 1, token, position FROM zed_tokens WHERE (object_kind = %s AND object_id = %s) {objects}
 """
@@ -196,10 +196,11 @@ SELECT 1, token, position FROM zed_tokens WHERE (object_kind = %s AND object_id 
 
 def freshness(objects: Sequence[Named]) -> Freshness:
     """What a check of `objects` has to know first, in one query; none: any object at all."""
-    about = "".join(" OR (object_kind = %s AND object_id = %s)" for _ in objects)
+    either = "".join(" OR (object_kind = %s AND object_id = %s)" for _ in objects)
+    about = f"AND (revokes = TRUE{either})" if objects else ""
     names = [text for named in objects for text in named]
     base = REVOCATION if objects else NEWEST
-    rows = execute(_FRESHNESS.format(about=about, objects=about), [*names, *base, *names])
+    rows = execute(_FRESHNESS.format(about=about, objects=either), [*names, *base, *names])
     tokens = [(int(row[2]), str(row[1])) for row in rows if row[0] == 1]
     return Freshness(
         waiting=any(row[0] == 0 and row[2] for row in rows),

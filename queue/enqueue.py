@@ -22,9 +22,12 @@ from airavata_scheduler.queue import connection
 CLOCK_QUEUE = "airavata-clock"
 WORK_QUEUE = "airavata-work"
 QUEUES = (CLOCK_QUEUE, WORK_QUEUE)
-CLOCK_JOBS = frozenset({"sweep", "reconcile", "retention"})
+CLOCK_JOBS = frozenset({"sweep", "reconcile", "permissions", "comparison", "retention"})
 
 JOB_TIMEOUT_S = 120
+# Filling SpiceDB, or comparing it with the database, takes as long as there are objects.
+LONG_JOBS = frozenset({"permissions", "comparison"})
+LONG_TIMEOUT_S = 3600
 # A job that waits longer than this is forgotten by Redis. So an id whose entry in the list was
 # lost (a worker killed between pop and start) blocks its name for a minute, not for ever.
 WAITING_TTL_S = 60
@@ -73,7 +76,7 @@ def _enqueue_once(client: redis.Redis, job: str, key: str) -> None:
                 args=(key,) if key else (),
                 job_id=identity,
                 unique=True,
-                timeout=JOB_TIMEOUT_S,
+                timeout=LONG_TIMEOUT_S if job in LONG_JOBS else JOB_TIMEOUT_S,
                 ttl=WAITING_TTL_S,
                 result_ttl=0,
                 failure_ttl=FAILURE_TTL_S,

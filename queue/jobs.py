@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from airavata_scheduler.backends import projection, relay, spicedb
+from airavata_scheduler.backends.spicedb import Fenced, PermissionsUnavailable
 from airavata_scheduler.models import counters, epoch, flow, leases
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import connected
@@ -43,6 +45,7 @@ _timers = _Timers()
 def configure(configuration: Configuration) -> None:
     """Take the timers from the configuration; once in each process that runs jobs."""
     counters.configure(configuration.sweep_window)
+    spicedb.configure(configuration)
     _timers.offer_ack_s = configuration.offer_ack_s
     _timers.requeue_after_s = configuration.requeue_after_s
     _timers.outage_grace_s = configuration.outage_grace_s
@@ -92,6 +95,30 @@ def reconcile() -> None:
                 _run_chain(job, key)
 
 
+def permissions() -> None:
+    """Relay changes of grants that no request relayed; fill a SpiceDB that lost them."""
+    with connected():
+        if not cron.take(cron.PERMISSIONS):
+            return
+        try:
+            if projection.ensure():
+                _log.warning("permissions: SpiceDB did not hold our relationships; filled again")
+            relay.relay()
+        except (PermissionsUnavailable, Fenced) as error:
+            _log.warning("permissions: not relayed, tried again soon: %s", error)
+
+
+def comparison() -> None:
+    """Compare SpiceDB with the database, and mend what differs."""
+    with connected():
+        if not cron.take(cron.COMPARISON):
+            return
+        try:
+            projection.reconcile()
+        except PermissionsUnavailable as error:
+            _log.warning("permissions: not compared, tried again later: %s", error)
+
+
 def retention() -> None:
     """Delete bookkeeping rows that nobody needs any more, a bounded number of them."""
     with connected():
@@ -105,6 +132,8 @@ def retention() -> None:
 BY_CLOCK: Final[Mapping[str, Callable[[], None]]] = {
     "sweep": sweep,
     "reconcile": reconcile,
+    "permissions": permissions,
+    "comparison": comparison,
     "retention": retention,
 }
 

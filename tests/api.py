@@ -158,6 +158,11 @@ def configuration(database_url: str, folder: Path, **settings: str) -> Configura
     return Configuration.read(environ, dotenv=None)
 
 
+def refill() -> None:
+    """Bring rows that a test wrote past the application to SpiceDB."""
+    projection.rebuild()
+
+
 MakeApi = Callable[..., Api]
 
 

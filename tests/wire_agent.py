@@ -18,7 +18,7 @@ from typing import Any, cast
 from flask.testing import FlaskClient
 
 from airavata_scheduler.functions.enrolment import new_enrolment_token
-from airavata_scheduler.models import flow
+from airavata_scheduler.models import flow, outbox
 from airavata_scheduler.models.database import now_ms
 from airavata_scheduler.models.ids import new_id, secret_digest
 from airavata_scheduler.models.tables import ComputeResource
@@ -67,6 +67,7 @@ class Wire:
             created_at=now,
             updated_at=now,
         ).execute()
+        outbox.resource_changed(("compute_resource", compute_id), owner.id, None)
         return cls(
             api=api,
             client=api.app.test_client(),

@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any
 
 from airavata_scheduler.backends import stores
-from airavata_scheduler.models import flow, leases, sessions
+from airavata_scheduler.models import flow, leases, outbox, sessions
 from airavata_scheduler.models.database import now_ms
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.leases import Free, Grant, InlineLog, Report, ReportedArtifact
@@ -60,6 +60,7 @@ class Site:
             updated_at=now,
             **columns,
         ).execute()
+        outbox.resource_changed(("compute_resource", site.compute_id), owner, None)
         if agent:
             site.enrol()
             site.start_session()

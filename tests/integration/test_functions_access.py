@@ -21,7 +21,7 @@ from airavata_scheduler.models.tables import (
     StorageResource,
     Task,
 )
-from tests.api import Api, LoggedIn
+from tests.api import Api, LoggedIn, refill
 
 # A route's own addition to the path's variables, where there is more than the object.
 OTHER_VARIABLES = {
@@ -100,6 +100,7 @@ class Tenant:
             lease_id=new_lease_id(), attempt=1, output="o", path="o", size=0, sha256="0" * 64,
             storage_id=ids["s"], storage_key="k", state="published", created_at=now,
         ).execute()  # fmt: skip
+        refill()
         self.ids = {
             "project": self.project,
             "user": owner.id,

@@ -9,7 +9,7 @@ import pytest
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.ids import new_id, secret_digest
 from airavata_scheduler.models.tables import Agent, AgentSession, EnrolmentToken
-from tests.api import Api, LoggedIn
+from tests.api import Api, LoggedIn, refill
 
 
 @pytest.fixture
@@ -45,6 +45,7 @@ def agent(compute: str, name: str = "node1", **columns: Any) -> str:
             **columns,
         }
     ).execute()
+    refill()
     return agent_id
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airavata_scheduler.models.tables import OutboxEntry
+from airavata_scheduler.backends.spicedb import spicedb
 from tests.api import Api, LoggedIn
 
 COMPUTE = {"name": "cluster-1", "kind": "SLURM"}
@@ -52,10 +52,8 @@ def test_a_bound_resource_is_its_projects(api: Api) -> None:
     assert bob.get("/compute-resources/cluster-1").status_code == 200
     assert eve.get("/compute-resources/cluster-1").status_code == 404
     assert eve.get("/compute-resources").json["items"] == []
-    updates = [update for row in OutboxEntry.select() for update in row.payload["updates"]]
-    resource = f"compute_resource:{made.json['id']}"
-    relations = {update["relation"] for update in updates if update["resource"] == resource}
-    assert relations == {"owner", "project"}
+    found = spicedb().relationships("compute_resource", made.json["id"])
+    assert {each.relation for each in found} == {"system", "owner", "project"}
 
 
 def test_another_tenants_resource_is_the_same_404(api: Api) -> None:
