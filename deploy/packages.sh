@@ -2,6 +2,7 @@
 # packages.sh run|test: make sure that the programs which pip cannot bring are there.
 # run needs Python 3.11 with venv; test needs real servers too. Where something is missing and this is
 # Debian (or like it) and root, apt-get installs it; else one sentence says what to install.
+# SpiceDB, which no Debian has, is built by spicedb.sh.
 set -euo pipefail
 
 python=${PYTHON:-python3}
@@ -54,4 +55,8 @@ fi
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
   echo "$python is older than 3.11. Name a newer one: make PYTHON=python3.12 …" >&2
   exit 1
+fi
+
+if [ "$1" = test ] && ! "$(dirname "$0")/spicedb.sh" >/dev/null; then
+  echo "Tests that need SpiceDB are skipped." >&2
 fi

@@ -16,6 +16,7 @@ from airavata_scheduler.models import database as db
 from airavata_scheduler.models import migrations
 from airavata_scheduler.models.tables import TABLES
 from tests.servers.mariadb import MariaDB
+from tests.servers.openbao import OpenBao
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.programs import running, server_folder
 from tests.servers.redis import Redis
@@ -50,6 +51,13 @@ def redis_server() -> Iterator[Redis]:
 def spicedb_testing_server() -> Iterator[SpiceDBTesting]:
     """A private SpiceDB for the session, in which each key has a store of its own."""
     with server_folder("spicedb") as folder, running(SpiceDBTesting(folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def openbao_server() -> Iterator[OpenBao]:
+    """A private OpenBao for the session, unsealed; what earlier tests left in it is still there."""
+    with server_folder("openbao") as folder, running(OpenBao(folder)) as server:
         yield server
 
 

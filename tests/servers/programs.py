@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,7 +90,7 @@ def as_user(user: str | None = None) -> list[str]:
 
 
 class Startable(Protocol):
-    """A server of this folder: PostgreSQL, MariaDB, Redis."""
+    """A server of this folder."""
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -115,10 +115,19 @@ def running(server: _S) -> Iterator[_S]:
 class Server:
     """One running server process."""
 
-    def __init__(self, command: Sequence[str], log: Path, *, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        *,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`environment` is added to the own one; a secret goes there, not on the command line."""
         self.command = list(command)
         self.log = log
         self._cwd = cwd
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, ready: Callable[[], bool]) -> None:
@@ -130,6 +139,7 @@ class Server:
                 stderr=output,
                 stdin=subprocess.DEVNULL,
                 cwd=self._cwd,
+                env=os.environ | self._environment,
                 start_new_session=True,
             )
         wait_until(
@@ -151,9 +161,26 @@ class Server:
         if self._process is None:
             return
         self._process.send_signal(number)
+        self._process.send_signal(signal.SIGCONT)  # one that is frozen hears nothing
         try:
             self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.stop(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """It is there, its port is open, and it says nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen one go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "it does not run"
+        self._process.send_signal(number)
