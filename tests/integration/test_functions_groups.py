@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from airavata_scheduler.models import groups
 from airavata_scheduler.models.tables import AuditEntry, Group, GroupMember
 from tests.api import Api, LoggedIn, with_headers
+from tests.in_step import out_of_step
 
 
 def make_group(owner: LoggedIn, name: str = "physics", /, **members: LoggedIn) -> dict[str, Any]:
@@ -340,3 +342,55 @@ def test_a_deleted_group_takes_away_at_once_what_it_gave(api: Api) -> None:
     entry = AuditEntry.get((AuditEntry.action == "delete") & (AuditEntry.object_kind == "group"))
     assert entry.detail["name"] == "physics"
     assert len(entry.detail["projects"]) == len(entry.detail["groups"]) == 1
+    assert out_of_step() == set()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_is_done_to_groups_spicedb_follows(api: Api, seed: int) -> None:
+    """After any changes it holds what the rows say, no more and no less, without a reconciler."""
+    ada, dice = api.admin("ada"), random.Random(seed)
+    users = ["ada", *[api.user(f"u{number}").name for number in range(3)]]
+    names, projects = [f"g{number}" for number in range(4)], ["p0", "p1"]
+    for project in projects:
+        api.project(ada, project)
+    ada.post("/compute-resources", {"name": "c", "kind": "SLURM", "project": "p0"})
+
+    def one_of_both() -> dict[str, str]:
+        return dice.choice([{"user": dice.choice(users)}, {"group": dice.choice(names)}])
+
+    def member(place: str) -> str:
+        kind, name = next(iter(one_of_both().items()))
+        return f"{place}/{'members' if kind == 'user' else 'groups'}/{name}"
+
+    def place() -> str:
+        return dice.choice([f"/groups/{dice.choice(names)}", f"/projects/{dice.choice(projects)}"])
+
+    def change() -> int:
+        role = dice.choice(["owner", "manager", "admin", "member", "viewer"])
+        relation = dice.choice(["user", "operator"])
+        kind, name = next(iter(one_of_both().items()))
+        method, path, body = dice.choice(
+            [
+                ("POST", "/groups", {"name": dice.choice(names)}),
+                ("POST", "/groups", {"name": dice.choice(names)}),
+                ("DELETE", f"/groups/{dice.choice(names)}", None),
+                ("POST", f"{place()}/members", {**one_of_both(), "role": "member"}),
+                ("POST", f"{place()}/members", {**one_of_both(), "role": role}),
+                ("PATCH", member(place()), {"role": role}),
+                ("DELETE", member(place()), None),
+                ("POST", "/compute-resources/c/shares", {**one_of_both(), "relation": relation}),
+                ("DELETE", f"/compute-resources/c/shares?{kind}={name}", None),
+            ]
+        )
+        return ada.request(method, path, body).status_code
+
+    for name in names:
+        make_group(ada, name)
+    answers = [change() for _ in range(150)]
+
+    assert max(answers) < 500
+    assert sum(answer < 300 for answer in answers) > 30
+    assert out_of_step() == set()
+    ada.delete("/projects/p1")
+    ada.delete("/compute-resources/c")
+    assert out_of_step() == set()
