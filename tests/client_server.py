@@ -25,8 +25,9 @@ from airavata_scheduler.client.profile import write_profile
 from airavata_scheduler.functions import streams
 from airavata_scheduler.functions.app import create_app
 from airavata_scheduler.models import database
-from tests.api import Api, Caller, LoggedIn, configuration
+from tests.api import Api, Caller, LoggedIn, configuration, refill
 from tests.conftest import with_tables
+from tests.servers.spicedb import SpiceDBTesting
 from tests.work import Site
 
 
@@ -69,16 +70,20 @@ RunCommand = Callable[..., Ran]
 
 
 @pytest.fixture
-def served(sqlite_url: str, tmp_path: Path) -> Iterator[Served]:
+def served(
+    sqlite_url: str, tmp_path: Path, spicedb_testing_server: SpiceDBTesting
+) -> Iterator[Served]:
     """The application, listening on a free port of the loopback."""
     # The server's log lines must not end up in what a command of this process prints.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     with_tables(sqlite_url)
     database.connect(sqlite_url)
-    config = configuration(sqlite_url, tmp_path, API_THREADS="64")
+    endpoint = spicedb_testing_server.endpoint
+    config = configuration(sqlite_url, tmp_path, API_THREADS="64", SPICEDB_ENDPOINT=endpoint)
     ensure_default_storage(config)
     app = create_app(config)
     app.testing = False
+    refill()
     api = Api(app=app, config=config, nobody=Caller(client=app.test_client()))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     # Its end waits for requests that are under way: their connections are about to be closed.
