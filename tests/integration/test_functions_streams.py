@@ -23,6 +23,7 @@ import httpx
 import psutil
 import pytest
 
+from airavata_scheduler.backends import spicedb
 from airavata_scheduler.backends.stores import ensure_default_storage
 from airavata_scheduler.functions.logins import open_login
 from airavata_scheduler.models import database as db
@@ -31,8 +32,9 @@ from airavata_scheduler.models.database import now_ms
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import User
 from airavata_scheduler.queue import connection
-from tests.api import NO_REDIS, SECRET, configuration
+from tests.api import NO_REDIS, SECRET, configuration, refill
 from tests.servers.programs import free_port
+from tests.servers.spicedb import SpiceDBTesting
 from tests.waiting import wait_until
 from tests.work import Site, sweep
 
@@ -42,12 +44,14 @@ THREADS = 8  # so two may wait and two may send files
 class Server:
     """A gunicorn of one process with `THREADS` threads, and a user who is logged in."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, endpoint: str) -> None:
         self.port = free_port()
-        config = configuration(url, folder)
+        config = configuration(url, folder, SPICEDB_ENDPOINT=endpoint)
+        spicedb.configure(config)
         ensure_default_storage(config)
         user_id, at = new_id(), now_ms()
         User.insert(id=user_id, name="ada", created_at=at, updated_at=at).execute()
+        refill()
         token = open_login(config, user_id).as_json()["access_token"]
         environ = {
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
@@ -57,6 +61,9 @@ class Server:
             "REDIS_URL": NO_REDIS,
             "STORAGE_PATH": str(folder / "storage"),
             "API_THREADS": str(THREADS),
+            "SPICEDB_ENDPOINT": endpoint,
+            "SPICEDB_TOKEN": config.spicedb_token,
+            "SPICEDB_INSECURE": "true",
         }
         self.log = (folder / "gunicorn.log").open("wb")
         command = [sys.executable, "-m", "gunicorn", "--worker-class", "gthread"]
@@ -103,12 +110,14 @@ class Server:
 
 
 @pytest.fixture
-def server(sqlite_url: str, tmp_path: Path) -> Iterator[Server]:
+def server(
+    sqlite_url: str, tmp_path: Path, spicedb_testing_server: SpiceDBTesting
+) -> Iterator[Server]:
     """A running server on a fresh database, which the test has open too."""
     connection.configure(NO_REDIS)
     db.connect(sqlite_url)
     migrations.upgrade()
-    running = Server(sqlite_url, tmp_path)
+    running = Server(sqlite_url, tmp_path, spicedb_testing_server.endpoint)
     yield running
     running.stop()
     db.disconnect()

@@ -54,6 +54,9 @@ def start_daemon(
         "JWT_SECRET_KEY": SECRET,
         "STORAGE_PATH": str(tmp_path / "storage"),
         "WORKER_INTERVAL": "1s",
+        "SPICEDB_ENDPOINT": served.config.spicedb_endpoint,
+        "SPICEDB_TOKEN": served.config.spicedb_token,
+        "SPICEDB_INSECURE": "true",
     }
 
     def start() -> subprocess.Popen[bytes]:

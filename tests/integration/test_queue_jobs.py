@@ -188,11 +188,13 @@ def test_what_is_due(fresh_database: str) -> None:
     assert [(entry.name, overdue) for entry, overdue in first] == [
         ("sweep", True),
         ("reconcile", True),
+        ("permissions", True),
+        ("comparison", True),
         ("retention", True),
     ]
     assert then == []
-    assert [entry.name for entry, _ in later] == ["sweep"]
-    assert [entry.name for entry, _ in alone] == ["sweep", "reconcile"]
+    assert [entry.name for entry, _ in later] == ["sweep", "permissions"]
+    assert [entry.name for entry, _ in alone] == ["sweep", "reconcile", "permissions"]
 
 
 def test_the_sweep_ticks_and_requeues(wire: Wire) -> None:
