@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from peewee import IntegrityError
 
-from airavata_scheduler.functions import access, audit, grants, naming, principals
+from airavata_scheduler.functions import access, audit, grants, naming, principals, shares
 from airavata_scheduler.functions.bootstrap import name_taken
 from airavata_scheduler.functions.etags import check_if_match, lost_race
 from airavata_scheduler.models.database import now_ms, transaction
@@ -93,6 +93,7 @@ def delete(kind: ResourceKind, *, used_by: str | None) -> None:
         with transaction():
             check_if_match(model.get_by_id(found.id).version)
             model.delete().where(model.id == found.id).execute()
+            shares.forget_object(kind, found.id)
             grants.resource_changed((kind, found.id), found.owner_id, found.project_id, ends=True)
             audit.append("delete", kind, found.id, project_id=found.project_id)
     except IntegrityError:
