@@ -113,8 +113,7 @@ def test_three_nodes_hold_one_store_and_a_killed_leader_is_replaced(nodes: list[
     nodes[0].server.kill()
 
     wait_until(lambda: LEADER in (nodes[1].health(), nodes[2].health()), timeout_s=60.0)
-    for node in nodes[1:]:
-        wait_until(lambda node=node: _word(node, token) == "kept")
+    wait_until(lambda: {_word(node, token) for node in nodes[1:]} == {"kept"})
 
 
 def _voters(node: Node, token: dict[str, str]) -> int:

@@ -21,8 +21,8 @@ from tests.waiting import wait_until
 
 SHARES, THRESHOLD = 3, 2
 _ACTIVE = 200
-_ANSWERS_WITHIN_S = 5.0
-_RESTORES_WITHIN_S = 60.0
+_ANSWERS_WITHIN_S = 5
+_RESTORES_WITHIN_S = 60
 
 CONFIGURATION = Path(__file__).parents[2] / "config" / "openbao.hcl"
 STATIC_SEAL = """
@@ -76,9 +76,7 @@ class OpenBao:
         }
 
     @contextmanager
-    def client(
-        self, token: str | None = None, timeout_s: float = _ANSWERS_WITHIN_S
-    ) -> Iterator[Any]:
+    def client(self, token: str | None = None, timeout_s: int = _ANSWERS_WITHIN_S) -> Iterator[Any]:
         """A client for the block, with the root token or another; "" is no token."""
         client = hvac.Client(
             url=self.address,
