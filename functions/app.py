@@ -15,9 +15,10 @@ from typing import Any, Final, Literal
 from flask import Response, request
 from flask_openapi3 import APIBlueprint, OpenAPI
 
-from airavata_scheduler.backends import spicedb
+from airavata_scheduler.backends import openbao, spicedb
 from airavata_scheduler.functions import (
     access,
+    access_tokens,
     agent_artifacts,
     agent_enrolment,
     agent_files,
@@ -44,6 +45,7 @@ from airavata_scheduler.functions import (
     members,
     metrics,
     openapi,
+    own_account,
     problems,
     projects,
     rate_limit,
@@ -65,6 +67,8 @@ Group = Literal["client", "agent"]
 
 CLIENT: Final[tuple[APIBlueprint, ...]] = (
     auth.api,
+    own_account.api,
+    access_tokens.api,
     users.api,
     projects.api,
     members.api,
@@ -132,6 +136,7 @@ def create_app(
     app.url_map.strict_slashes = True
     connection.configure(config.redis_url)
     spicedb.configure(config)
+    openbao.configure(config)
     counters.configure(config.sweep_window)
     streams.allow(config.api_threads)
     app.validation_error_callback = problems.raise_invalid
