@@ -39,7 +39,7 @@ _SECRET: Final = re.compile(r"GET /api/v1/credentials/\{credential\}/(value|reve
 # not among it.
 _LOGIN_ONLY: Final = re.compile(
     r"(POST|PUT|PATCH|DELETE) /api/v1/"
-    r"(auth/.*|users/me/(password|tokens|totp|identities).*"
+    r"(auth/.*|users/me/(password|tokens|totp).*"
     r"|users/\{user\}/(password-link|tokens|totp).*)"
 )
 
