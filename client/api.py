@@ -18,7 +18,7 @@ from typing import Self
 import httpx
 
 from airavata_scheduler.client.api_functions import Blobs, Calls, Functions
-from airavata_scheduler.client.api_people import Logins, Projects, Users
+from airavata_scheduler.client.api_people import Groups, Logins, Projects, Users
 from airavata_scheduler.client.api_sites import Agents, ComputeResources, StorageResources
 from airavata_scheduler.client.api_work import Artifacts, Experiments, Tasks
 from airavata_scheduler.client.errors import BadInputError
@@ -63,6 +63,7 @@ class Client:
         )
         self.logins = Logins(self.transport, self.settings.profile)
         self.users = Users(self.transport)
+        self.groups = Groups(self.transport)
         self.projects = Projects(self.transport)
         self.compute = ComputeResources(self.transport)
         self.storage = StorageResources(self.transport)

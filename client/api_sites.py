@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from airavata_scheduler.client.api_shares import Shared
 from airavata_scheduler.client.collection import Collection, path_of, without_none
 from airavata_scheduler.client.errors import NotFoundError
 from airavata_scheduler.client.records import Agent, EnrolmentToken, Resource
 
 
-class ComputeResources(Collection[Resource]):
+class ComputeResources(Shared[Resource]):
     """Places to run."""
 
     path = "/compute-resources"
@@ -34,7 +35,7 @@ class ComputeResources(Collection[Resource]):
         return EnrolmentToken.from_json(answer)
 
 
-class StorageResources(Collection[Resource]):
+class StorageResources(Shared[Resource]):
     """Places for data."""
 
     path = "/storage-resources"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from airavata_scheduler.client.cli_share import subject, subject_arguments
 from airavata_scheduler.client.collection import without_none
 from airavata_scheduler.client.command_line import Session, group, pass_session
 from airavata_scheduler.client.errors import BadInputError, ConflictError
@@ -78,38 +79,45 @@ def delete(session: Session, name: str) -> None:
 @click.argument("name")
 @pass_session
 def members(session: Session, name: str) -> None:
-    """List who is in a project."""
-    found = [
-        {"id": member.raw.get("user_id"), **member.raw}
-        for member in session.client.projects.members(name)
-    ]
-    columns = (column("NAME"), column("FULL NAME", "full_name"), column("ROLE"))
+    """List who is in a project: users, then groups."""
+    found = [member.raw for member in session.client.projects.members(name)]
+    columns = (
+        column("KIND"),
+        column("NAME"),
+        column("FULL NAME", "full_name"),
+        column("ROLE"),
+    )
     session.output.rows(found, columns, empty="Nobody.")
 
 
 @project.command("add-member")
 @click.argument("name")
-@click.argument("user")
-@click.option(
-    "--role", type=_ROLE, default="member", show_default=True, help="What the user may do."
-)
+@subject_arguments
+@click.option("--role", type=_ROLE, default="member", show_default=True, help="What they may do.")
 @pass_session
-def add_member(session: Session, name: str, user: str, role: str) -> None:
-    """Add a USER to a project, or give a member another role."""
+def add_member(
+    session: Session, name: str, user: str | None, group_name: str | None, role: str
+) -> None:
+    """Add a USER or a --group to a project, or give them another role."""
+    who = subject(user, group_name)
+    client = session.client.projects
     try:
-        answer = session.client.projects.add_member(name, user, role)
+        answer = client.add_member(name, user, role, group=group_name)
     except ConflictError as error:
         if error.code != "member_exists":
             raise
-        answer = session.client.projects.change_member(name, user, role)
-    session.output.done(f"{user} is now {role} of {name}.", answer)
+        answer = client.change_member(name, user, role, group=group_name)
+    session.output.done(f"{who} is now {role} of {name}.", answer)
 
 
 @project.command("remove-member")
 @click.argument("name")
-@click.argument("user")
+@subject_arguments
 @pass_session
-def remove_member(session: Session, name: str, user: str) -> None:
-    """Take a USER out of a project."""
-    session.client.projects.remove_member(name, user)
-    session.output.done(f"{user} is not in {name} any more.", {"user": user, "removed": True})
+def remove_member(session: Session, name: str, user: str | None, group_name: str | None) -> None:
+    """Take a USER or a --group out of a project."""
+    who = subject(user, group_name)
+    session.client.projects.remove_member(name, user, group=group_name)
+    session.output.done(
+        f"{who} is not in {name} any more.", {"name": user or group_name, "removed": True}
+    )

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from airavata_scheduler.client.cli_share import add_sharing
 from airavata_scheduler.client.collection import without_none
 from airavata_scheduler.client.command_line import Session, group, pass_session, secret_from
 from airavata_scheduler.client.errors import BadInputError, NotFoundError
@@ -29,6 +30,21 @@ _COLUMNS = (
     column("DESCRIPTION"),
     column("ID"),
 )
+_SHARED_AS = ("operator", "user")
+add_sharing(
+    compute,
+    "compute resource",
+    lambda session: session.client.compute,
+    relations=_SHARED_AS,
+    default="user",
+)
+add_sharing(
+    storage,
+    "storage resource",
+    lambda session: session.client.storage,
+    relations=_SHARED_AS,
+    default="user",
+)
 _COMPUTE_KIND = click.Choice(("SLURM", "KUBERNETES", "BARE_METAL"), case_sensitive=False)
 _STORAGE_KIND = click.Choice(("NFS",), case_sensitive=False)
 
@@ -41,6 +57,9 @@ def _limit_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--max-gpu", type=int, help="Most GPUs of one task."),
         click.option("--max-ram-gb", type=float, help="Most memory of one task, in GB."),
         click.option("--max-cpu", type=int, help="Most cores of one task."),
+        click.option(
+            "--endpoint", metavar="URL", help="ssh://HOST:PORT or https://…; shown to managers."
+        ),
         click.option("--description", help="What people should know."),
     ):
         command = option(command)
@@ -57,6 +76,7 @@ def _compute_body(options: dict[str, Any]) -> dict[str, Any]:
             "description": options.get("description"),
             "limits": without_none(limits) or None,
             "price_per_core_hour": options.get("price"),
+            "endpoint": options.get("endpoint"),
         }
     )
 

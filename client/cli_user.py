@@ -60,6 +60,15 @@ def projects(session: Session) -> None:
     session.output.rows(found, columns, empty="None yet. Make one: airavata project create NAME")
 
 
+@user.command("groups")
+@pass_session
+def groups(session: Session) -> None:
+    """List the groups that you are in; without a role, through another group."""
+    found = (entry.raw for entry in session.client.users.my_groups())
+    columns = (column("NAME"), column("ROLE"), column("DESCRIPTION"), column("ID"))
+    session.output.rows(found, columns, empty="None.")
+
+
 @user.command("list")
 @pass_session
 def list_(session: Session) -> None:

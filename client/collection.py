@@ -48,7 +48,7 @@ class Collection(Generic[R]):
         """Make an object; values that are None are left out."""
         return self.record.from_json(self.transport.post(self.path, without_none(body)))
 
-    def update(self, name: str, *, if_version: int | None = None, **changes: Any) -> R:
+    def update(self, name: str, /, *, if_version: int | None = None, **changes: Any) -> R:
         """Change an object. With `if_version`, only if nobody changed it since that version.
 
         Raises `ConflictError` when somebody did.

@@ -10,6 +10,7 @@ _TABLE = {
     "experiment": ("cli_experiment:experiment", "Run experiments, watch them, get their files."),
     "task": ("cli_task:task", "Look at one task of an experiment."),
     "function": ("cli_function:function", "Register functions and call them."),
+    "group": ("cli_group:groups", "Groups of users and of other groups."),
     "project": ("cli_project:project", "Projects and their members."),
     "resource": ("cli_resource:resource", "Places to run and places for data."),
     "agent": ("cli_agent:agent", "The programs at the sites that do the work."),

@@ -71,6 +71,18 @@ class User(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Group(Record):
+    """Users and groups under one name; `role` is our own, None if we are in it through another."""
+
+    id: str
+    name: str
+    description: str | None = None
+    role: str | None = None
+    version: int | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Project(Record):
     """What owns functions and experiments."""
 
@@ -93,6 +105,18 @@ class Resource(Record):
     description: str | None = None
     state: str = "active"
     version: int | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share(Record):
+    """A user or a group (`kind`) to whom an object is shared, and as what (`relation`)."""
+
+    id: str
+    kind: str
+    name: str
+    relation: str
+    full_name: str = ""
     created_at: datetime | None = None
 
 

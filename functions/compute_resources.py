@@ -13,11 +13,13 @@ from airavata_scheduler.functions import (
     enrolment,
     naming,
     pagination,
+    permissions,
     presence,
     principals,
     resources,
     tokens,
 )
+from airavata_scheduler.functions.endpoints import check_endpoint
 from airavata_scheduler.functions.etags import etagged
 from airavata_scheduler.functions.idempotency import create_once
 from airavata_scheduler.functions.pagination import PageQuery
@@ -66,6 +68,7 @@ class ComputeAnswer(BaseModel):
     limits: dict[str, Any]
     timers: dict[str, Any]
     price_per_core_hour: float
+    endpoint: str | None = Field(description="Shown to those who manage it; null: none")
     state: Literal["active", "disabled"]
     version: int
     created_at: str
@@ -89,6 +92,7 @@ class NewComputeBody(Body):
     limits: Limits = Field(default_factory=lambda: Limits.model_validate({}))
     timers: Timers = Field(default_factory=lambda: Timers.model_validate({}))
     price_per_core_hour: float = Field(0.0, ge=0, le=1e6)
+    endpoint: Line = Field("", description="ssh://host:port or https://…; empty: none")
 
 
 class ComputeBody(Body):
@@ -99,6 +103,7 @@ class ComputeBody(Body):
     limits: Limits | None = None
     timers: Timers | None = None
     price_per_core_hour: float | None = Field(None, ge=0, le=1e6)
+    endpoint: Line | None = Field(None, description="Empty takes it away")
     state: Literal["active", "disabled"] | None = None
 
 
@@ -137,6 +142,7 @@ def create_compute_resource(body: NewComputeBody) -> tuple[dict[str, Any], int]:
     """Make a compute resource."""
     project_id = resources.project_to_bind()
     _check_timers(body.timers)
+    check_endpoint(body.endpoint)
     columns = {
         "name": body.name,
         "kind": body.kind,
@@ -145,8 +151,9 @@ def create_compute_resource(body: NewComputeBody) -> tuple[dict[str, Any], int]:
         "limits": body.limits.model_dump(exclude_none=True),
         "timers": body.timers.model_dump(exclude_none=True),
         "price_per_core_hour": body.price_per_core_hour,
+        "endpoint": body.endpoint,
     }
-    made = create_once(lambda: _shown(resources.create("compute_resource", columns)))
+    made = create_once(lambda: _shown(resources.create("compute_resource", columns), whole=True))
     return made.document, 201
 
 
@@ -162,7 +169,10 @@ def list_compute_resources(query: ComputeQuery) -> dict[str, Any]:
     if position:
         rows = rows.where(ComputeResource.name > position[0])
     found = list(rows.order_by(ComputeResource.name).limit(query.limit + 1))
-    return pagination.page(found, query, key=lambda row: [row.name], show=_shown)
+    whole = principals.current().is_admin
+    return pagination.page(
+        found, query, key=lambda row: [row.name], show=lambda row: _shown(row, whole=whole)
+    )
 
 
 @api.get("/<resource>", responses={200: ComputeAnswer})
@@ -176,6 +186,8 @@ def change_compute_resource(body: ComputeBody) -> Response:
     """Change a compute resource; a disabled one gets no new work."""
     if body.timers is not None:
         _check_timers(body.timers)
+    if body.endpoint is not None:
+        check_endpoint(body.endpoint)
     changes = body.model_dump(exclude_none=True)
     return _answer(resources.change("compute_resource", changes))
 
@@ -243,10 +255,14 @@ def _check_timers(timers: Timers) -> None:
 
 
 def _answer(row: ComputeResource) -> Response:
-    return etagged(_shown(row), row.version)
+    # Where there is no endpoint, nobody has to be asked whether they may see it.
+    whole = bool(row.endpoint) and permissions.allows(
+        principals.current(), "manage", access.target("compute_resource")
+    )
+    return etagged(_shown(row, whole=whole), row.version)
 
 
-def _shown(row: ComputeResource) -> dict[str, Any]:
+def _shown(row: ComputeResource, *, whole: bool) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": row.name,
@@ -257,6 +273,7 @@ def _shown(row: ComputeResource) -> dict[str, Any]:
         "limits": row.limits,
         "timers": row.timers,
         "price_per_core_hour": row.price_per_core_hour,
+        "endpoint": (row.endpoint or None) if whole else None,
         "state": row.state,
         "version": row.version,
         "created_at": rfc3339(row.created_at),

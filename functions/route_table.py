@@ -54,6 +54,8 @@ SYSTEM_ADMIN = _user(_on("system", "manage"))
 
 _USER_READ = _user(_on("user", "read", "path:user"))
 _USER_MANAGE = _user(_on("user", "manage", "path:user"))
+_GROUP_READ = _user(_on("group", "read", "path:group"))
+_GROUP_MANAGE = _user(_on("group", "manage", "path:group"))
 _PROJECT_READ = _user(_on("project", "read", "path:project"))
 _PROJECT_CREATE = _user(_on("project", "create", "path:project"))
 _PROJECT_MANAGE = _user(_on("project", "manage", "path:project"))
@@ -73,6 +75,10 @@ _EXPERIMENT_READ = _user(_on("experiment", "read", "path:experiment"))
 _EXPERIMENT_OPERATE = _user(_on("experiment", "operate", "path:experiment"))
 _TASK_READ = _user(_on("task", "read", "path:task"))
 _ARTIFACT_READ = _user(_on("artifact", "read", "path:artifact"))
+
+_CREDENTIAL_READ = _user(_on("credential", "read", "path:credential"))
+_CREDENTIAL_WRITE = _user(_on("credential", "write", "path:credential"))
+_CREDENTIAL_SHARE = _user(_on("credential", "share", "path:credential"))
 
 _API: Mapping[str, Rule] = {
     # Who is calling
@@ -104,6 +110,7 @@ _API: Mapping[str, Rule] = {
     "POST /users/me/tokens": USER,
     "DELETE /users/me/tokens/{token}": USER,
     "GET /users/me/projects": USER,
+    "GET /users/me/groups": USER,
     "POST /users": SYSTEM_ADMIN,
     "GET /users": USER,
     "GET /users/{user}": _USER_READ,
@@ -114,6 +121,20 @@ _API: Mapping[str, Rule] = {
     "GET /users/{user}/tokens": _USER_MANAGE,
     "POST /users/{user}/tokens": _USER_MANAGE,
     "DELETE /users/{user}/tokens/{token}": _USER_MANAGE,
+    # Groups. Naming a group inside another or in a project shows its people who is in it: `read`.
+    "POST /groups": USER,
+    "GET /groups": USER,
+    "GET /groups/{group}": _GROUP_READ,
+    "PATCH /groups/{group}": _GROUP_MANAGE,
+    "DELETE /groups/{group}": _user(_on("group", "own", "path:group")),
+    "GET /groups/{group}/members": _GROUP_READ,
+    "POST /groups/{group}/members": _user(
+        _on("group", "manage", "path:group"), _on("group", "read", "body:group?")
+    ),
+    "PATCH /groups/{group}/members/{user}": _GROUP_MANAGE,
+    # As below with projects: leaving is everybody's right.
+    "DELETE /groups/{group}/members/{user}": _GROUP_READ,
+    "DELETE /groups/{group}/groups/{member}": _GROUP_READ,
     # Projects
     "POST /projects": USER,
     "GET /projects": USER,
@@ -121,10 +142,14 @@ _API: Mapping[str, Rule] = {
     "PATCH /projects/{project}": _PROJECT_MANAGE,
     "DELETE /projects/{project}": _user(_on("project", "own", "path:project")),
     "GET /projects/{project}/members": _PROJECT_READ,
-    "POST /projects/{project}/members": _PROJECT_MANAGE,
+    "POST /projects/{project}/members": _user(
+        _on("project", "manage", "path:project"), _on("group", "read", "body:group?")
+    ),
     "PATCH /projects/{project}/members/{user}": _PROJECT_MANAGE,
     # Leaving is everybody's right; the view asks for `manage` where it is somebody else.
     "DELETE /projects/{project}/members/{user}": _PROJECT_READ,
+    "PATCH /projects/{project}/groups/{group}": _PROJECT_MANAGE,
+    "DELETE /projects/{project}/groups/{group}": _PROJECT_READ,
     # Resources: a shared one is a system admin's to create, one bound to a project its admins'.
     "POST /compute-resources": _user(_on("project", "manage", "body:project?")),
     "GET /compute-resources": USER,
@@ -133,6 +158,9 @@ _API: Mapping[str, Rule] = {
     "DELETE /compute-resources/{resource}": _COMPUTE_MANAGE,
     "GET /compute-resources/{resource}/status": _COMPUTE_READ,
     "POST /compute-resources/{resource}/enrolment-tokens": _COMPUTE_OPERATE,
+    "GET /compute-resources/{resource}/shares": _COMPUTE_MANAGE,
+    "POST /compute-resources/{resource}/shares": _COMPUTE_MANAGE,
+    "DELETE /compute-resources/{resource}/shares": _COMPUTE_MANAGE,
     "POST /storage-resources": _user(
         _on("system", "manage"), _on("project", "read", "body:project?")
     ),
@@ -141,6 +169,9 @@ _API: Mapping[str, Rule] = {
     "PATCH /storage-resources/{resource}": _STORAGE_MANAGE,
     "DELETE /storage-resources/{resource}": _STORAGE_MANAGE,
     "GET /storage-resources/{resource}/status": _STORAGE_READ,
+    "GET /storage-resources/{resource}/shares": _STORAGE_MANAGE,
+    "POST /storage-resources/{resource}/shares": _STORAGE_MANAGE,
+    "DELETE /storage-resources/{resource}/shares": _STORAGE_MANAGE,
     # Agents, as their users see them
     "GET /agents": _user(_on("compute_resource", "read", "query:compute?")),
     "GET /agents/{agent}": _AGENT_READ,
@@ -148,6 +179,39 @@ _API: Mapping[str, Rule] = {
     "POST /agents/{agent}/drain": _AGENT_OPERATE,
     "POST /agents/{agent}/resume": _AGENT_OPERATE,
     "POST /agents/{agent}/revoke": _AGENT_MANAGE,
+    # Credentials
+    "POST /credentials": USER,
+    "GET /credentials": USER,
+    "GET /credentials/{credential}": _CREDENTIAL_READ,
+    "PATCH /credentials/{credential}": _CREDENTIAL_WRITE,
+    "DELETE /credentials/{credential}": _user(_on("credential", "delete", "path:credential")),
+    "PUT /credentials/{credential}/value": _CREDENTIAL_WRITE,
+    "POST /credentials/{credential}/rotate": _CREDENTIAL_WRITE,
+    "POST /credentials/{credential}/reveal": _user(_on("credential", "reveal", "path:credential")),
+    "GET /credentials/{credential}/versions": _CREDENTIAL_READ,
+    "GET /credentials/{credential}/shares": _CREDENTIAL_SHARE,
+    "POST /credentials/{credential}/shares": _CREDENTIAL_SHARE,
+    "DELETE /credentials/{credential}/shares": _CREDENTIAL_SHARE,
+    "GET /credentials/{credential}/bindings": _CREDENTIAL_READ,
+    "POST /credentials/{credential}/bindings": _user(
+        _on("credential", "write", "path:credential"),
+        _on("compute_resource", "operate", "body:compute?"),
+        _on("storage_resource", "operate", "body:storage?"),
+    ),
+    "DELETE /credentials/{credential}/bindings": _user(
+        _on("credential", "write", "path:credential"),
+        _on("compute_resource", "read", "query:compute?"),
+        _on("storage_resource", "read", "query:storage?"),
+    ),
+    "POST /credentials/{credential}/test": _user(
+        _on("credential", "use", "path:credential"),
+        _on("compute_resource", "use", "body:compute?"),
+        _on("storage_resource", "use", "body:storage?"),
+    ),
+    "GET /credential-resolution": _user(
+        _on("compute_resource", "use", "query:compute?"),
+        _on("storage_resource", "use", "query:storage?"),
+    ),
     # Functions and their calls
     "POST /functions": _user(_on("project", "create", "body:project")),
     "GET /functions": _user(_on("project", "read", "query:project?")),

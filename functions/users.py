@@ -15,6 +15,7 @@ from airavata_scheduler.functions import (
     audit,
     bootstrap,
     grants,
+    groups,
     logins,
     naming,
     pagination,
@@ -134,6 +135,12 @@ def change_password(body: PasswordBody) -> tuple[str, int]:
 def my_projects(query: PageQuery) -> dict[str, Any]:
     """List the projects that you are a member of."""
     return projects.page_of(query, members_only=True)
+
+
+@api.get("/me/groups", responses={200: groups.GroupPage})
+def my_groups(query: PageQuery) -> dict[str, Any]:
+    """List the groups that you are in, yourself or through other groups."""
+    return groups.my_page(query)
 
 
 @api.post("", responses={201: NewUserAnswer})

@@ -63,7 +63,9 @@ class Served:
 
     def site(self, name: str = "cluster", *, agent: bool = True) -> Site:
         """A compute resource whose agent the test plays."""
-        return Site.make(name, agent=agent)
+        made = Site.make(name, agent=agent)
+        refill()
+        return made
 
 
 RunCommand = Callable[..., Ran]
@@ -78,12 +80,16 @@ def served(
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     with_tables(sqlite_url)
     database.connect(sqlite_url)
-    endpoint = spicedb_testing_server.endpoint
-    config = configuration(sqlite_url, tmp_path, API_THREADS="64", SPICEDB_ENDPOINT=endpoint)
+    config = configuration(
+        sqlite_url,
+        tmp_path,
+        API_THREADS="64",
+        SPICEDB_ENDPOINT=spicedb_testing_server.endpoint,
+    )
     ensure_default_storage(config)
     app = create_app(config)
-    app.testing = False
     refill()
+    app.testing = False
     api = Api(app=app, config=config, nobody=Caller(client=app.test_client()))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     # Its end waits for requests that are under way: their connections are about to be closed.

@@ -17,7 +17,10 @@ from airavata_scheduler.models.tables import (
     ComputeResource,
     Experiment,
     Function,
+    Group,
+    GroupMember,
     Node,
+    ProjectGroup,
     StorageResource,
     Task,
 )
@@ -77,7 +80,10 @@ class Tenant:
 
     def __init__(self, api: Api, owner: LoggedIn, name: str) -> None:
         self.project = api.project(owner, name)["id"]
-        now, ids = now_ms(), {kind: new_id() for kind in ("c", "s", "a", "f", "e", "n", "t", "r")}
+        now, ids = (
+            now_ms(),
+            {kind: new_id() for kind in ("c", "s", "a", "f", "e", "n", "t", "r", "g")},
+        )
         common = {"owner_id": owner.id, "created_at": now, "updated_at": now}
         bound = {"project_id": self.project, "name": f"{name}-x", **common}
         ComputeResource.insert(id=ids["c"], kind="SLURM", limits={}, timers={}, **bound).execute()
@@ -100,10 +106,19 @@ class Tenant:
             lease_id=new_lease_id(), attempt=1, output="o", path="o", size=0, sha256="0" * 64,
             storage_id=ids["s"], storage_key="k", state="published", created_at=now,
         ).execute()  # fmt: skip
+        Group.insert(id=ids["g"], name=f"{name}-g", created_at=now, updated_at=now).execute()
+        GroupMember.insert(
+            group_id=ids["g"], subject_kind="user", subject_id=owner.id, role="owner",
+            created_at=now,
+        ).execute()  # fmt: skip
+        ProjectGroup.insert(
+            project_id=self.project, group_id=ids["g"], role="viewer", created_at=now
+        ).execute()
         refill()
         self.ids = {
             "project": self.project,
             "user": owner.id,
+            "group": ids["g"],
             "compute_resource": ids["c"],
             "storage_resource": ids["s"],
             "agent": ids["a"],
