@@ -15,9 +15,10 @@ from typing import Any, Final, Literal
 from flask import Response, request
 from flask_openapi3 import APIBlueprint, OpenAPI
 
-from airavata_scheduler.backends import spicedb
+from airavata_scheduler.backends import openbao, openid, spicedb
 from airavata_scheduler.functions import (
     access,
+    access_tokens,
     agent_artifacts,
     agent_enrolment,
     agent_files,
@@ -33,6 +34,9 @@ from airavata_scheduler.functions import (
     bootstrap,
     calls,
     compute_resources,
+    credential_bindings,
+    credential_values,
+    credentials,
     experiments,
     experiments_control,
     experiments_streams,
@@ -46,6 +50,8 @@ from airavata_scheduler.functions import (
     members,
     metrics,
     openapi,
+    openid_login,
+    own_account,
     problems,
     project_groups,
     projects,
@@ -69,6 +75,9 @@ Group = Literal["client", "agent"]
 
 CLIENT: Final[tuple[APIBlueprint, ...]] = (
     auth.api,
+    own_account.api,
+    openid_login.api,
+    access_tokens.api,
     users.api,
     groups.api,
     group_members.api,
@@ -80,6 +89,9 @@ CLIENT: Final[tuple[APIBlueprint, ...]] = (
     resource_shares.api,
     agents.api,
     registry.api,
+    credentials.api,
+    credential_values.api,
+    credential_bindings.api,
     calls.api,
     blobs.api,
     experiments.api,
@@ -140,6 +152,8 @@ def create_app(
     app.url_map.strict_slashes = True
     connection.configure(config.redis_url)
     spicedb.configure(config)
+    openbao.configure(config)
+    openid.configure(config)
     counters.configure(config.sweep_window)
     streams.allow(config.api_threads)
     app.validation_error_callback = problems.raise_invalid

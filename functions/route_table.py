@@ -76,18 +76,39 @@ _EXPERIMENT_OPERATE = _user(_on("experiment", "operate", "path:experiment"))
 _TASK_READ = _user(_on("task", "read", "path:task"))
 _ARTIFACT_READ = _user(_on("artifact", "read", "path:artifact"))
 
+_CREDENTIAL_READ = _user(_on("credential", "read", "path:credential"))
+_CREDENTIAL_WRITE = _user(_on("credential", "write", "path:credential"))
+_CREDENTIAL_SHARE = _user(_on("credential", "share", "path:credential"))
+
 _API: Mapping[str, Rule] = {
     # Who is calling
     "POST /auth/bootstrap": ANYONE,
     "POST /auth/password-link": ANYONE,
     "POST /auth/login": ANYONE,
     "POST /auth/refresh": ANYONE,
+    "GET /auth/oidc/start": ANYONE,
+    "GET /auth/oidc/callback": ANYONE,
+    "POST /auth/oidc/token": ANYONE,
+    "POST /auth/oidc/link": USER,
+    "GET /auth/oidc/identities": USER,
+    "POST /auth/oidc/identities": USER,
+    "DELETE /auth/oidc/identities/{identity}": USER,
     "POST /auth/logout": USER,
     "GET /auth/status": USER,
+    "GET /auth/sessions": USER,
+    "DELETE /auth/sessions": USER,
+    "DELETE /auth/sessions/{session}": USER,
     # Users
     "GET /users/me": USER,
     "PATCH /users/me": USER,
     "POST /users/me/password": USER,
+    "GET /users/me/totp": USER,
+    "POST /users/me/totp": USER,
+    "POST /users/me/totp/confirm": USER,
+    "DELETE /users/me/totp": USER,
+    "GET /users/me/tokens": USER,
+    "POST /users/me/tokens": USER,
+    "DELETE /users/me/tokens/{token}": USER,
     "GET /users/me/projects": USER,
     "GET /users/me/groups": USER,
     "POST /users": SYSTEM_ADMIN,
@@ -96,6 +117,10 @@ _API: Mapping[str, Rule] = {
     "PATCH /users/{user}": _USER_MANAGE,
     "DELETE /users/{user}": _USER_MANAGE,
     "POST /users/{user}/password-link": _USER_MANAGE,
+    "DELETE /users/{user}/totp": _USER_MANAGE,
+    "GET /users/{user}/tokens": _USER_MANAGE,
+    "POST /users/{user}/tokens": _USER_MANAGE,
+    "DELETE /users/{user}/tokens/{token}": _USER_MANAGE,
     # Groups. Naming a group inside another or in a project shows its people who is in it: `read`.
     "POST /groups": USER,
     "GET /groups": USER,
@@ -154,6 +179,39 @@ _API: Mapping[str, Rule] = {
     "POST /agents/{agent}/drain": _AGENT_OPERATE,
     "POST /agents/{agent}/resume": _AGENT_OPERATE,
     "POST /agents/{agent}/revoke": _AGENT_MANAGE,
+    # Credentials
+    "POST /credentials": USER,
+    "GET /credentials": USER,
+    "GET /credentials/{credential}": _CREDENTIAL_READ,
+    "PATCH /credentials/{credential}": _CREDENTIAL_WRITE,
+    "DELETE /credentials/{credential}": _user(_on("credential", "delete", "path:credential")),
+    "PUT /credentials/{credential}/value": _CREDENTIAL_WRITE,
+    "POST /credentials/{credential}/rotate": _CREDENTIAL_WRITE,
+    "POST /credentials/{credential}/reveal": _user(_on("credential", "reveal", "path:credential")),
+    "GET /credentials/{credential}/versions": _CREDENTIAL_READ,
+    "GET /credentials/{credential}/shares": _CREDENTIAL_SHARE,
+    "POST /credentials/{credential}/shares": _CREDENTIAL_SHARE,
+    "DELETE /credentials/{credential}/shares": _CREDENTIAL_SHARE,
+    "GET /credentials/{credential}/bindings": _CREDENTIAL_READ,
+    "POST /credentials/{credential}/bindings": _user(
+        _on("credential", "write", "path:credential"),
+        _on("compute_resource", "operate", "body:compute?"),
+        _on("storage_resource", "operate", "body:storage?"),
+    ),
+    "DELETE /credentials/{credential}/bindings": _user(
+        _on("credential", "write", "path:credential"),
+        _on("compute_resource", "read", "query:compute?"),
+        _on("storage_resource", "read", "query:storage?"),
+    ),
+    "POST /credentials/{credential}/test": _user(
+        _on("credential", "use", "path:credential"),
+        _on("compute_resource", "use", "body:compute?"),
+        _on("storage_resource", "use", "body:storage?"),
+    ),
+    "GET /credential-resolution": _user(
+        _on("compute_resource", "use", "query:compute?"),
+        _on("storage_resource", "use", "query:storage?"),
+    ),
     # Functions and their calls
     "POST /functions": _user(_on("project", "create", "body:project")),
     "GET /functions": _user(_on("project", "read", "query:project?")),

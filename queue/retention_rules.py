@@ -36,6 +36,7 @@ RULES = (
     Rule(table="enrolment_tokens", column="expires_at"),
     Rule(table="login_links", column="expires_at"),
     Rule(table="logins", column="expires_at"),
+    Rule(table="access_tokens", column="expires_at"),
     # An agent that was away for a weekend may still ask for an answer that it never got.
     Rule(table="claims", column="created_at", least_s=72 * HOUR_S),
     Rule(
@@ -115,10 +116,10 @@ def _delete_pending_agents(before_ms: int) -> int:
 
 
 def _delete_old_tokens() -> int:
-    """Delete tokens of SpiceDB older than the newest revocation's, which serves for all."""
+    """Delete tokens of SpiceDB older than the one that serves for all objects."""
     rows = execute(
         "SELECT position FROM zed_tokens WHERE object_kind = %s AND object_id = %s",
-        outbox.REVOCATION,
+        outbox.SHARED,
     )
     if not rows:
         return 0
