@@ -13,7 +13,7 @@ from typing import Final
 # Words that lead every list of leaked passwords, and those of this product and its guide.
 _WORDS: Final = frozenset(
     """
-    abc access admin administrator airavata airavatascheduler apache apple baseball batman bonjour
+    abc access admin administrator apache apple baseball batman bonjour
     changeit changeme changemenow charlie cheese chocolate cluster computer
     correcthorsebatterystaple daniel default demo dragon external flower football freedom fuckyou
     gateway geheim guest hallo hello hunter iloveyou internet jennifer jesus jordan killer letmein
@@ -25,7 +25,7 @@ _WORDS: Final = frozenset(
     temp temporary test testing tester trustno user username welcome whatever winter autumn spring
     yourpassword yoursecret yoursecretkey zaq
     """.split()  # noqa: SIM905 - a word a line would be a page
-)
+) | {"airavata", "airavatascheduler"}
 _LEET: Final = str.maketrans(
     {"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "@": "a", "$": "s"}
 )

@@ -60,7 +60,7 @@ def test_the_same_request_again_shows_the_same_token(api: Api) -> None:
 
 
 # What a token of each single scope may do.
-_CASES = {
+_CASES: dict[tuple[str, str], set[str]] = {
     ("GET", "/projects"): {"read", "projects"},
     ("POST", "/projects"): {"projects"},
     ("GET", "/experiments"): {"read", "work"},
