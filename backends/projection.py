@@ -94,7 +94,7 @@ def rebuild(
     token = database.write(final, [mine], [fence])
     with transaction():
         outbox.forget_tokens()
-        outbox.keep_tokens([outbox.NEWEST, outbox.REVOCATION], token=token, position=position)
+        outbox.keep_tokens([outbox.NEWEST, outbox.SHARED], token=token, position=position)
         deployment.write(_REBUILD, "")
     _log.info("permissions: SpiceDB was filled with %d relationships", count)
     return count

@@ -9,8 +9,9 @@ import click
 
 from airavata_scheduler.client.api_shares import Shared
 from airavata_scheduler.client.command_line import Session, pass_session
-from airavata_scheduler.client.errors import BadInputError, ConflictError
+from airavata_scheduler.client.errors import BadInputError, ConflictError, NotFoundError
 from airavata_scheduler.client.output import column
+from airavata_scheduler.client.records import Share
 
 _COLUMNS = (
     column("KIND"),
@@ -32,6 +33,14 @@ def subject(user: str | None, group_name: str | None) -> str:
     if (user is None) == (group_name is None):
         raise BadInputError("Name a USER or a --group: one of the two.", code="usage")
     return user or f"group {group_name}"
+
+
+def _existing(shared: Shared[Any], name: str, who: str, relation: str) -> Share:
+    """The share that is there already: to share twice is no fault."""
+    for found in shared.shares(name):
+        if found.relation == relation and who in (found.name, found.id):
+            return found
+    raise NotFoundError(f"The share of {name} with {who} has just ended.", hint="Share it again.")
 
 
 def add_sharing(
@@ -61,8 +70,7 @@ def add_sharing(
         except ConflictError as error:
             if error.code != "share_exists":
                 raise
-            session.output.done(f"{who} was {relation} of {name} already.", {"name": name})
-            return
+            made = _existing(shared(session), name, user or str(group_name), relation)
         session.output.done(f"{who} is now {relation} of {name}.", made.raw)
 
     @commands.command("unshare", help=f"Share a {noun} with a USER or a --group no longer.")

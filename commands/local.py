@@ -17,7 +17,8 @@ import click
 from airavata_scheduler.backends.certificates import ensure_private_authority
 from airavata_scheduler.commands import local_rows
 from airavata_scheduler.commands.both import verb_command
-from airavata_scheduler.commands.local_children import Addresses, children
+from airavata_scheduler.commands.local_addresses import Addresses, choose_addresses
+from airavata_scheduler.commands.local_children import children
 from airavata_scheduler.commands.local_home import LocalHome
 from airavata_scheduler.commands.processes import (
     ChildFailedError,
@@ -28,9 +29,6 @@ from airavata_scheduler.commands.processes import (
 )
 from airavata_scheduler.models.errors import AiravataError, ConfigurationError
 
-HOST = "127.0.0.1"
-DEFAULT_PORT = 8080
-AGENTS_PORT = 8443
 READY_WITHIN_S = 90.0
 _LOG_TAIL_LINES = 5
 
@@ -44,7 +42,7 @@ _LOG_TAIL_LINES = 5
 def command(
     port: int | None, detach: bool, stop_it: bool, show_status: bool, as_json: bool
 ) -> None:
-    """Run the whole system on this machine: SQLite, Redis, API, daemon and one agent.
+    """Run the whole system on this machine: its servers, API, daemon and one agent.
 
     Everything lives in $AIRAVATA_HOME (default ~/.airavata) and is stopped by ^C. Logs are in
     its folder logs/.
@@ -70,7 +68,7 @@ def _run(home: LocalHome, port: int | None) -> None:
     with lock:
         _end_orphans(home)
         click.echo(f"Starting Airavata Scheduler in {home.root} …", err=True)
-        addresses = _choose_addresses(port, home.read_status())
+        addresses = choose_addresses(port, home.read_status())
         ensure_private_authority(home.tls, ["localhost", "127.0.0.1", socket.gethostname()])
         local_rows.prepare(home, addresses)
         supervisor = Supervisor(
@@ -86,7 +84,7 @@ def _run(home: LocalHome, port: int | None) -> None:
             raise ConfigurationError(
                 f"{error}.", hint=_log_tail(error.child.log) or f"See {error.child.log}"
             ) from error
-        click.echo(_welcome(home, addresses))
+        click.echo(_welcome(home, addresses.url))
         supervisor.run()
         click.echo("Stopped. Tasks that were running go on; the next start takes them up.")
 
@@ -97,56 +95,6 @@ def _log_tail(log: Path | None) -> str:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:]
     return "\n".join([*lines, f"The whole log: {log}"])
-
-
-def _choose_addresses(port: int | None, last: dict[str, Any] | None) -> Addresses:
-    """The asked port, else 8080, else any free one; the agents' port stays as it was.
-
-    A port that was asked for and is taken is an error; a port that was only assumed is replaced for
-    this start. The users' address is in the profile; the agents' is kept by other users' agents.
-    """
-    last_agents = urlport(last["agents_url"]) if last and port != 0 else None
-    if port:
-        if not _is_free(port):
-            raise ConfigurationError(
-                f"Port {port} is used by another program.", hint="Try --port 0 for a free one."
-            )
-        return Addresses(
-            host=HOST, port=port, agents_port=_free_port(near=last_agents or AGENTS_PORT)
-        )
-    wanted = 0 if port == 0 else DEFAULT_PORT
-    chosen = _free_port(near=wanted)
-    if wanted and chosen != wanted:
-        click.echo(f"Port {wanted} is used by another program; using {chosen}.", err=True)
-    return Addresses(
-        host=HOST,
-        port=chosen,
-        agents_port=_free_port(near=last_agents or (0 if port == 0 else AGENTS_PORT)),
-    )
-
-
-def urlport(url: str) -> int:
-    """The port at the end of `http://host:port`."""
-    return int(url.rpartition(":")[2])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_port(near: int) -> int:
-    if near and near < 65536 and _is_free(near):
-        return near
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _status(addresses: Addresses, running: list[RunningChild]) -> dict[str, Any]:
@@ -256,18 +204,15 @@ def _say_already_running(home: LocalHome) -> None:
     status = home.read_status()
     if status is None:
         raise AiravataError(f"Another process holds {home.root}; try again in a moment.")
-    addresses = Addresses(
-        host=HOST, port=urlport(status["url"]), agents_port=urlport(status["agents_url"])
-    )
-    click.echo(_welcome(home, addresses))
+    click.echo(_welcome(home, status["url"]))
 
 
-def _welcome(home: LocalHome, addresses: Addresses) -> str:
+def _welcome(home: LocalHome, url: str) -> str:
     user_command = _shown_command("airavata")
     example = Path(__file__).parents[1] / "examples" / "diffusion.yml"
     shown = os.path.relpath(example) if example.is_file() else "FILE.yml"
     return (
-        f"\nAiravata Scheduler is running at {addresses.url}\n"
+        f"\nAiravata Scheduler is running at {url}\n"
         f"  state and logs: {home.root}   stop: ^C, or "
         f"{_shown_command('airavata-scheduler')} local --stop\n\n"
         f"Type next, in another terminal:\n"

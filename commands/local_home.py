@@ -1,9 +1,11 @@
 """The folder in which `airavata-scheduler local` keeps everything: $AIRAVATA_HOME.
 
-secrets/jwt          the key that signs tokens, 0600
+secrets/             keys, each 0600: what signs tokens, SpiceDB's, and OpenBao's (seal, recovery,
+                     and the scheduler's secret id)
 tls/                 a private authority and the certificate of the agents' port
 airavata.db          the SQL database (SQLite)
 storage/             the default storage resource: artifacts, logs, blobs
+openbao/             OpenBao: its configuration, its store, and its two audit logs
 agent/               the state folder of the machine's own agent
 logs/<child>.log     what each child says
 run/                 the lock, the status file, Redis's socket
@@ -40,9 +42,9 @@ class LocalHome:
         return cls(root=Path(named).expanduser().absolute() if named else Path.home() / ".airavata")
 
     def lay_out(self) -> None:
-        """Make the folders (0700) and the signing key (0600) where they are missing."""
+        """Make the folders (0700) and the keys (0600) where they are missing."""
         try:
-            for folder in ("secrets", "tls", "storage", "agent", "logs", "run"):
+            for folder in ("secrets", "tls", "storage", "openbao", "agent", "logs", "run"):
                 (self.root / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
             self.root.chmod(0o700)
             self.redis_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -51,9 +53,10 @@ class LocalHome:
                 f"The state folder {self.root} cannot be made: {error.strerror}.",
                 hint="Set AIRAVATA_HOME to a folder that you can write.",
             ) from None
-        key = self.root / "secrets" / "jwt"
-        if not key.is_file():
-            write_whole(key, secrets.token_hex(32).encode(), 0o600)
+        for name in ("jwt", "spicedb"):
+            key = self.root / "secrets" / name
+            if not key.is_file():
+                write_whole(key, secrets.token_hex(32).encode(), 0o600)
 
     @property
     def database_url(self) -> str:
@@ -64,6 +67,31 @@ class LocalHome:
     def jwt_secret(self) -> str:
         """The key that signs tokens."""
         return (self.root / "secrets" / "jwt").read_text(encoding="ascii")
+
+    @property
+    def spicedb_key(self) -> str:
+        """SpiceDB's preshared key."""
+        return (self.root / "secrets" / "spicedb").read_text(encoding="ascii")
+
+    @property
+    def openbao(self) -> Path:
+        """The folder in which OpenBao runs."""
+        return self.root / "openbao"
+
+    @property
+    def openbao_seal_key(self) -> Path:
+        """The key by which OpenBao unseals itself."""
+        return self.root / "secrets" / "openbao-seal-key"
+
+    @property
+    def openbao_recovery_key(self) -> Path:
+        """What another root token of OpenBao's is made with."""
+        return self.root / "secrets" / "openbao-recovery-key"
+
+    @property
+    def openbao_secret_id(self) -> Path:
+        """By which the API and the daemon log in to OpenBao."""
+        return self.root / "secrets" / "openbao-secret-id"
 
     @property
     def tls(self) -> Path:

@@ -10,7 +10,8 @@ import socket
 from airavata_scheduler.backends.private_files import write_whole
 from airavata_scheduler.backends.stores import ensure_default_storage
 from airavata_scheduler.client.profile import Profile, default_folder
-from airavata_scheduler.commands.local_children import COMPUTE_NAME, Addresses, environment
+from airavata_scheduler.commands.local_addresses import Addresses
+from airavata_scheduler.commands.local_children import COMPUTE_NAME, environment
 from airavata_scheduler.commands.local_home import LocalHome
 from airavata_scheduler.functions import grants
 from airavata_scheduler.functions.enrolment import new_enrolment_token

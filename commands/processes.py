@@ -1,4 +1,4 @@
-"""Supervising child processes: start in order, restart with back-off, stop in reverse order.
+"""Supervising child processes: start by need, restart with back-off, stop in reverse order.
 
 Used by `airavata-scheduler both` (API and daemon) and `airavata-scheduler local` (everything). One
 thread, no polling of children: the loop sleeps in `sigtimedwait` until a child ends, a signal asks
@@ -35,10 +35,13 @@ class ChildProcess:
     name: str
     command: list[str]
     environment: dict[str, str]
+    folder: Path | None = None  # where it runs; None: where the supervisor does
     port: int | None = None
     log: Path | None = None  # None: the supervisor's own output
     is_ready: Callable[[], bool] = lambda: True
     ready_within_s: float = 30.0
+    once_ready: Callable[[], None] = lambda: None  # what belongs to its start; not to a restart
+    after: tuple[str, ...] = ()  # the children that must be ready before it is started
     drains: bool = False  # its first SIGTERM lets running work end, a second one does not wait
 
 
@@ -77,19 +80,37 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
 
     def start(self) -> None:
-        """Start the children one after the other, each once the one before is ready.
+        """Start the children beside each other, each once those that it comes after are ready.
 
-        Raises ChildFailedError; what was started is stopped first.
+        Raises ChildFailedError, and what a child's `once_ready` raises; what was started is stopped
+        first.
         """
+        try:
+            while not all(entry.state == "running" for entry in self.running):
+                if not self._go_on_starting():
+                    self._wait_while_starting()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _go_on_starting(self) -> bool:
+        """Start what can be started, and see what has become ready; whether anything was."""
+        before = [entry.state for entry in self.running]
         for entry in self.running:
-            try:
+            ready = {other.child.name for other in self.running if other.state == "running"}
+            if entry.state == "stopped" and ready.issuperset(entry.child.after):
                 self._spawn(entry)
-                self._await_ready(entry)
-            except ChildFailedError:
-                self.stop()
-                raise
-            entry.state = "running"
-            self.on_change(self.running)
+            if entry.state == "starting" and self._has_become_ready(entry):
+                entry.child.once_ready()
+                entry.state = "running"
+                self.on_change(self.running)
+        return before != [entry.state for entry in self.running]
+
+    def _wait_while_starting(self) -> None:
+        received = signal.sigtimedwait(_WAITED - {signal.SIGCHLD}, READY_POLL_S)
+        if received is not None:
+            entry = next(entry for entry in self.running if entry.state == "starting")
+            raise ChildFailedError(entry.child, "was interrupted while starting")
 
     def run(self) -> None:
         """Keep the children alive until SIGTERM or SIGINT, then stop them."""
@@ -117,6 +138,7 @@ class Supervisor:
             entry.process = subprocess.Popen(
                 child.command,
                 env=child.environment,
+                cwd=child.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT if output is not None else None,
@@ -135,20 +157,18 @@ class Supervisor:
         entry.state = "starting"
         self.on_change(self.running)
 
-    def _await_ready(self, entry: RunningChild) -> None:
+    def _has_become_ready(self, entry: RunningChild) -> bool:
         assert entry.process is not None
-        deadline = entry.started + entry.child.ready_within_s
-        while not entry.child.is_ready():
-            code = entry.process.poll()
-            if code is not None:
-                raise ChildFailedError(entry.child, f"ended with exit code {code} while starting")
-            if time.monotonic() > deadline:
-                raise ChildFailedError(
-                    entry.child, f"was not ready within {entry.child.ready_within_s:.0f} s"
-                )
-            received = signal.sigtimedwait(_WAITED - {signal.SIGCHLD}, READY_POLL_S)
-            if received is not None:
-                raise ChildFailedError(entry.child, "was interrupted while starting")
+        if entry.child.is_ready():
+            return True
+        code = entry.process.poll()
+        if code is not None:
+            raise ChildFailedError(entry.child, f"ended with exit code {code} while starting")
+        if time.monotonic() > entry.started + entry.child.ready_within_s:
+            raise ChildFailedError(
+                entry.child, f"was not ready within {entry.child.ready_within_s:.0f} s"
+            )
+        return False
 
     def _reap(self) -> None:
         for entry in self.running:

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from flask import Response, request
 from flask_openapi3 import APIBlueprint, OpenAPI
 
-from airavata_scheduler.backends import spicedb
+from airavata_scheduler.backends import openbao, spicedb
 from airavata_scheduler.functions import (
     access,
     agent_artifacts,
@@ -33,6 +33,9 @@ from airavata_scheduler.functions import (
     bootstrap,
     calls,
     compute_resources,
+    credential_bindings,
+    credential_values,
+    credentials,
     experiments,
     experiments_control,
     experiments_streams,
@@ -80,6 +83,9 @@ CLIENT: Final[tuple[APIBlueprint, ...]] = (
     resource_shares.api,
     agents.api,
     registry.api,
+    credentials.api,
+    credential_values.api,
+    credential_bindings.api,
     calls.api,
     blobs.api,
     experiments.api,
@@ -140,6 +146,7 @@ def create_app(
     app.url_map.strict_slashes = True
     connection.configure(config.redis_url)
     spicedb.configure(config)
+    openbao.configure(config)
     counters.configure(config.sweep_window)
     streams.allow(config.api_threads)
     app.validation_error_callback = problems.raise_invalid

@@ -4,8 +4,9 @@
 in the house asks who may do what; what follows from which role stands in
 `backends/spicedb_schema.zed`.
 
-Before SpiceDB is asked, SQL says whether a revoke (or a change of the very object) waits for its
-relay; then it is relayed first. So a revoke holds from its commit on. While SpiceDB cannot be asked
+Before SpiceDB is asked, SQL says whether a change that matters here (a revoke, a change of the very
+object, or of what it depends on) waits for its relay; then it is relayed first. So a revoke holds
+from its commit on. Nothing is asked inside a transaction. While SpiceDB cannot be asked
 nobody may do anything: `Unavailable`, 503.
 """
 
@@ -159,8 +160,11 @@ def ask(questions: Sequence[Question], objects: Sequence[Named]) -> list[bool]:
 
 def _fresh_token(objects: Sequence[Named]) -> str | None:
     """The token to ask with; relays first where something that matters waits."""
+    if outbox.in_transaction():
+        # What others revoked could not be relayed here, and our own rows are not committed yet.
+        raise RuntimeError("permissions are asked for before the transaction, not inside")
     state = outbox.freshness(objects)
-    if state.waiting and not outbox.in_transaction():
+    if state.waiting:
         relay.relay()
         state = outbox.freshness(objects)
     return state.token

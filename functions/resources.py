@@ -9,6 +9,7 @@ from peewee import IntegrityError
 from airavata_scheduler.functions import access, audit, grants, naming, principals, shares
 from airavata_scheduler.functions.bootstrap import name_taken
 from airavata_scheduler.functions.etags import check_if_match, lost_race
+from airavata_scheduler.models import credentials
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
@@ -94,6 +95,7 @@ def delete(kind: ResourceKind, *, used_by: str | None) -> None:
             check_if_match(model.get_by_id(found.id).version)
             model.delete().where(model.id == found.id).execute()
             shares.forget_object(kind, found.id)
+            credentials.forget_resource(kind, found.id)
             grants.resource_changed((kind, found.id), found.owner_id, found.project_id, ends=True)
             audit.append("delete", kind, found.id, project_id=found.project_id)
     except IntegrityError:

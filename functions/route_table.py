@@ -76,6 +76,10 @@ _EXPERIMENT_OPERATE = _user(_on("experiment", "operate", "path:experiment"))
 _TASK_READ = _user(_on("task", "read", "path:task"))
 _ARTIFACT_READ = _user(_on("artifact", "read", "path:artifact"))
 
+_CREDENTIAL_READ = _user(_on("credential", "read", "path:credential"))
+_CREDENTIAL_WRITE = _user(_on("credential", "write", "path:credential"))
+_CREDENTIAL_SHARE = _user(_on("credential", "share", "path:credential"))
+
 _API: Mapping[str, Rule] = {
     # Who is calling
     "POST /auth/bootstrap": ANYONE,
@@ -154,6 +158,39 @@ _API: Mapping[str, Rule] = {
     "POST /agents/{agent}/drain": _AGENT_OPERATE,
     "POST /agents/{agent}/resume": _AGENT_OPERATE,
     "POST /agents/{agent}/revoke": _AGENT_MANAGE,
+    # Credentials
+    "POST /credentials": USER,
+    "GET /credentials": USER,
+    "GET /credentials/{credential}": _CREDENTIAL_READ,
+    "PATCH /credentials/{credential}": _CREDENTIAL_WRITE,
+    "DELETE /credentials/{credential}": _user(_on("credential", "delete", "path:credential")),
+    "PUT /credentials/{credential}/value": _CREDENTIAL_WRITE,
+    "POST /credentials/{credential}/rotate": _CREDENTIAL_WRITE,
+    "POST /credentials/{credential}/reveal": _user(_on("credential", "reveal", "path:credential")),
+    "GET /credentials/{credential}/versions": _CREDENTIAL_READ,
+    "GET /credentials/{credential}/shares": _CREDENTIAL_SHARE,
+    "POST /credentials/{credential}/shares": _CREDENTIAL_SHARE,
+    "DELETE /credentials/{credential}/shares": _CREDENTIAL_SHARE,
+    "GET /credentials/{credential}/bindings": _CREDENTIAL_READ,
+    "POST /credentials/{credential}/bindings": _user(
+        _on("credential", "write", "path:credential"),
+        _on("compute_resource", "operate", "body:compute?"),
+        _on("storage_resource", "operate", "body:storage?"),
+    ),
+    "DELETE /credentials/{credential}/bindings": _user(
+        _on("credential", "write", "path:credential"),
+        _on("compute_resource", "read", "query:compute?"),
+        _on("storage_resource", "read", "query:storage?"),
+    ),
+    "POST /credentials/{credential}/test": _user(
+        _on("credential", "use", "path:credential"),
+        _on("compute_resource", "use", "body:compute?"),
+        _on("storage_resource", "use", "body:storage?"),
+    ),
+    "GET /credential-resolution": _user(
+        _on("compute_resource", "use", "query:compute?"),
+        _on("storage_resource", "use", "query:storage?"),
+    ),
     # Functions and their calls
     "POST /functions": _user(_on("project", "create", "body:project")),
     "GET /functions": _user(_on("project", "read", "query:project?")),

@@ -74,6 +74,7 @@ class Configuration:
     requeue_after_s: float
     offer_ack_s: float
     outage_grace_s: float
+    outbound_allow: tuple[str, ...]
     agent_file: Path | None
 
     @classmethod

@@ -1,8 +1,8 @@
 """Changes of grants, written in the transaction that makes them and relayed to SpiceDB after it.
 
 An entry names relationships, not what became of them: the relay looks that up (`relations.py`), so
-that entries may be relayed twice, late, or in any order. What was taken away is marked `revokes`:
-no check passes before it is relayed.
+that entries may be relayed twice, late, or in any order. A check waits for those that concern it:
+all that revoke, all about objects from which others' permissions follow, and those of its object.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ Named = tuple[str, str]  # kind and id
 Kind = Literal["change", "repair"]
 
 KEYS_PER_ENTRY: Final = 200
-REVOCATION: Final = ("revocation", "")
+# Kinds on which nothing else depends: a change of one concerns its own checks alone.
+LEAVES: Final = ("function", "experiment", "agent", "credential")
+SHARED: Final = ("shared", "")  # the newest change that concerns checks of other objects as well
 NEWEST: Final = ("newest", "")
 
 _written = threading.local()
@@ -157,8 +159,8 @@ def relayed(entries: Sequence[Entry], *, token: str, position: int) -> None:
     """Mark `entries` as relayed and keep SpiceDB's token for what they are about."""
     objects = {entry.object for entry in entries} | {NEWEST}
     objects |= {(key.kind, key.id) for entry in entries for key in entry.keys}
-    if any(entry.revokes for entry in entries):
-        objects.add(REVOCATION)
+    if any(entry.revokes or entry.object[0] not in LEAVES for entry in entries):
+        objects.add(SHARED)
     with transaction():
         keep_tokens(sorted(objects), token=token, position=position)
         ids = [entry.id for entry in entries]
@@ -197,9 +199,9 @@ SELECT 1, token, position FROM zed_tokens WHERE (object_kind = %s AND object_id 
 def freshness(objects: Sequence[Named]) -> Freshness:
     """What a check of `objects` has to know first, in one query; none: any object at all."""
     either = "".join(" OR (object_kind = %s AND object_id = %s)" for _ in objects)
-    about = f"AND (revokes = TRUE{either})" if objects else ""
+    about = f"AND (revokes = TRUE OR object_kind NOT IN {LEAVES}{either})" if objects else ""
     names = [text for named in objects for text in named]
-    base = REVOCATION if objects else NEWEST
+    base = SHARED if objects else NEWEST
     rows = execute(_FRESHNESS.format(about=about, objects=either), [*names, *base, *names])
     tokens = [(int(row[2]), str(row[1])) for row in rows if row[0] == 1]
     return Freshness(

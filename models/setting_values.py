@@ -6,11 +6,13 @@ that begins with the setting's name.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _DURATION_UNITS_S = {
     "ns": 1e-9,
@@ -80,6 +82,24 @@ def groups(text: str) -> tuple[str, ...]:
     if not set(names) <= {"client", "agent"}:
         raise ValueError("must be client, agent or client,agent")
     return names
+
+
+def outbound_hosts(text: str) -> tuple[str, ...]:
+    """Networks, addresses and host names such as `10.1.0.0/16, login.example.org`."""
+    entries = tuple(entry.strip() for entry in text.split(",") if entry.strip())
+    for entry in entries:
+        try:
+            network = ipaddress.ip_network(entry)
+        except ValueError as error:
+            if not _HOST_NAME.fullmatch(entry) or not entry.rpartition(".")[2].strip("0123456789"):
+                raise ValueError(
+                    f"has the entry {entry!r}, which is no network (10.1.0.0/16, without bits "
+                    "behind its mask), address or host name"
+                ) from error
+        else:
+            if network.prefixlen == 0:
+                raise ValueError("must not name every address there is")
+    return entries
 
 
 def choice(*choices: str) -> Callable[[str], str]:

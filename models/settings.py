@@ -17,6 +17,7 @@ from airavata_scheduler.models.setting_values import (
     groups,
     host_and_port,
     integer,
+    outbound_hosts,
     path,
     positive_duration,
     redis_address,
@@ -220,6 +221,12 @@ SETTINGS: tuple[Setting, ...] = (
         positive_duration,
         "300s",
         "After an outage of ours, how long no lease expires.",
+    ),
+    _setting(
+        "OUTBOUND_ALLOW",
+        outbound_hosts,
+        "",
+        "Private hosts that users' addresses may name: CIDRs, addresses and host names, by commas.",
     ),
     _setting(
         "AGENT_FILE", path, "", "The agent that /agent/v1/download serves; empty: built at start."

@@ -224,7 +224,7 @@ class RecoveryCode(Table):
 class ZedToken(Table):
     """As of which moment in SpiceDB an object's relationships must be read.
 
-    `revocation` without an id stands for all objects: the newest relationship that was taken away.
+    `shared` without an id stands for all objects: the newest change that concerns others as well.
     """
 
     object_kind = peewee.CharField(32)

@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from airavata_scheduler.backends import projection, relay, spicedb
+from airavata_scheduler.backends import openbao, projection, relay, secret_collector, spicedb
+from airavata_scheduler.backends.openbao_http import SecretsRefused, SecretsUnavailable
 from airavata_scheduler.backends.spicedb import Fenced, PermissionsUnavailable
 from airavata_scheduler.models import counters, epoch, flow, leases
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import connected
-from airavata_scheduler.models.errors import AiravataError, Unavailable
+from airavata_scheduler.models.errors import AiravataError, ConfigurationError, Unavailable
 from airavata_scheduler.models.wakeups import Wakeups
 from airavata_scheduler.queue import cron, retention_rules
 from airavata_scheduler.queue.announce import announce
@@ -46,6 +47,7 @@ def configure(configuration: Configuration) -> None:
     """Take the timers from the configuration; once in each process that runs jobs."""
     counters.configure(configuration.sweep_window)
     spicedb.configure(configuration)
+    openbao.configure(configuration)
     _timers.offer_ack_s = configuration.offer_ack_s
     _timers.requeue_after_s = configuration.requeue_after_s
     _timers.outage_grace_s = configuration.outage_grace_s
@@ -108,6 +110,17 @@ def permissions() -> None:
             _log.warning("permissions: not relayed, tried again soon: %s", error)
 
 
+def secrets() -> None:
+    """Collect what OpenBao holds and no row names, and values whose time is over."""
+    with connected():
+        if not cron.take(cron.SECRETS):
+            return
+        try:
+            secret_collector.collect()
+        except (SecretsUnavailable, SecretsRefused, ConfigurationError) as error:
+            _log.warning("secrets: not collected, tried again later: %s", error.detail)
+
+
 def comparison() -> None:
     """Compare SpiceDB with the database, and mend what differs."""
     with connected():
@@ -133,6 +146,7 @@ BY_CLOCK: Final[Mapping[str, Callable[[], None]]] = {
     "sweep": sweep,
     "reconcile": reconcile,
     "permissions": permissions,
+    "secrets": secrets,
     "comparison": comparison,
     "retention": retention,
 }

@@ -115,10 +115,10 @@ def _delete_pending_agents(before_ms: int) -> int:
 
 
 def _delete_old_tokens() -> int:
-    """Delete tokens of SpiceDB older than the newest revocation's, which serves for all."""
+    """Delete tokens of SpiceDB older than the one that serves for all objects."""
     rows = execute(
         "SELECT position FROM zed_tokens WHERE object_kind = %s AND object_id = %s",
-        outbox.REVOCATION,
+        outbox.SHARED,
     )
     if not rows:
         return 0

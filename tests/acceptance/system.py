@@ -23,8 +23,10 @@ READY_WITHIN_S = 90.0
 
 
 def bare_environment(home: Path) -> dict[str, str]:
-    """What a new user's shell has, and nothing of ours."""
+    """What a new user's shell has, and nothing of ours but the cache: SpiceDB is built once."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return {
+        "XDG_CACHE_HOME": cache,
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": str(home),
         "LANG": "C.UTF-8",

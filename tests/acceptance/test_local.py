@@ -40,6 +40,8 @@ def test_it_says_where_it_is_and_what_to_type_next(local: LocalSystem) -> None:
     assert typed == [["experiment", "run"], ["experiment", "list"], ["agent", "list"]]
     assert {child["name"] for child in status["children"]} == {
         "redis",
+        "spicedb",
+        "openbao",
         "api",
         "agents-api",
         "daemon",

@@ -157,7 +157,7 @@ def test_a_resource_is_shared_used_and_unshared(
         words = ("resource", kind)
         before = as_user(served, grace, *words, "get", name)
         shared = command(*words, "share", name, "grace")
-        again = command(*words, "share", name, "grace")
+        again = command(*words, "share", name, "grace", "--json")
         raised = command(*words, "share", name, "grace", "--as", "operator")
         during = as_user(served, grace, *words, "get", name)
         listed = items(command(*words, "shares", name, "--json"))
@@ -166,6 +166,7 @@ def test_a_resource_is_shared_used_and_unshared(
 
         found = (before, shared, again, raised, during, ended, after)
         assert [ran.status for ran in found] == [4, 0, 0, 0, 0, 0, 4]
+        assert json.loads(again.out)["relation"] == "user"
         assert [(share["name"], share["relation"]) for share in listed] == [
             ("grace", "operator"),
             ("grace", "user"),

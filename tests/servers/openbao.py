@@ -1,7 +1,8 @@
-"""A private OpenBao server: raft storage, TLS, two audit devices, as in production."""
+"""A private OpenBao server, by the file that production has: config/openbao.hcl."""
 
 from __future__ import annotations
 
+import re
 import secrets
 import ssl
 from collections.abc import Iterator
@@ -20,44 +21,15 @@ from tests.waiting import wait_until
 
 SHARES, THRESHOLD = 3, 2
 _ACTIVE = 200
-_ANSWERS_WITHIN_S = 5.0
-_RESTORES_WITHIN_S = 60.0
+_ANSWERS_WITHIN_S = 5
+_RESTORES_WITHIN_S = 60
 
-CONFIGURATION = """
-storage "raft" {{
-  path                   = "{folder}/raft"
-  node_id                = "one"
-  performance_multiplier = 1
-}}
-
-listener "tcp" {{
-  address         = "127.0.0.1:{port}"
-  cluster_address = "127.0.0.1:{cluster_port}"
-  tls_cert_file   = "{folder}/tls/server.pem"
-  tls_key_file    = "{folder}/tls/server.key"
-}}
-
-api_addr     = "https://localhost:{port}"
-cluster_addr = "https://127.0.0.1:{cluster_port}"
-
-audit "file" "one" {{
-  options {{
-    file_path = "{folder}/audit-1.log"
-  }}
-}}
-
-audit "file" "two" {{
-  options {{
-    file_path = "{folder}/audit-2.log"
-  }}
-}}
-"""
-
+CONFIGURATION = Path(__file__).parents[2] / "config" / "openbao.hcl"
 STATIC_SEAL = """
-seal "static" {{
+seal "static" {
   current_key_id = "1"
-  current_key    = "file://{folder}/seal.key"
-}}
+  current_key    = "file:///openbao/seal.key"
+}
 """
 
 
@@ -70,21 +42,20 @@ class OpenBao:
         except ConfigurationError:
             missing("OpenBao (bao; pip install 'airavata-scheduler[local]')")
         self.port, cluster_port = free_port(), free_port()
-        self.ca_file = folder / "tls" / "ca.pem"
-        self.audit_files = [folder / "audit-1.log", folder / "audit-2.log"]
+        self.ca_file = folder / "certs" / "ca.pem"
+        self.audit_files = [folder / "logs" / "audit-1.log", folder / "logs" / "audit-2.log"]
         self.root_token = ""
         self.keys: list[str] = []  # Shamir's, base64
         self._static = seal == "static"
-        (folder / "raft").mkdir(parents=True)
-        ensure_private_authority(folder / "tls", ["localhost", "127.0.0.1"])
-        text = CONFIGURATION
+        for name in ("file", "logs", "certs"):
+            (folder / name).mkdir(parents=True)
+        ensure_private_authority(folder / "certs", ["localhost", "127.0.0.1"])
+        text = CONFIGURATION.read_text()
         if self._static:
             (folder / "seal.key").write_bytes(secrets.token_bytes(32))
             text += STATIC_SEAL
         configuration = folder / "openbao.hcl"
-        configuration.write_text(
-            text.format(folder=folder, port=self.port, cluster_port=cluster_port)
-        )
+        configuration.write_text(here(text, folder, self.port, cluster_port))
         self.server = Server(
             [*as_user(), program, "server", f"-config={configuration}", "-log-level=warn"],
             folder / "log",
@@ -105,9 +76,7 @@ class OpenBao:
         }
 
     @contextmanager
-    def client(
-        self, token: str | None = None, timeout_s: float = _ANSWERS_WITHIN_S
-    ) -> Iterator[Any]:
+    def client(self, token: str | None = None, timeout_s: int = _ANSWERS_WITHIN_S) -> Iterator[Any]:
         """A client for the block, with the root token or another; "" is no token."""
         client = hvac.Client(
             url=self.address,
@@ -193,3 +162,20 @@ class OpenBao:
 
     def _await_active(self) -> None:
         wait_until(lambda: self.health() == _ACTIVE, message="OpenBao to be active")
+
+
+def here(text: str, folder: Path, port: int, cluster_port: int, **others: str) -> str:
+    """The configuration `text` of production, for a folder and ports of this machine.
+
+    `others` are more of such pairs: what the text has, and what stands for it here.
+    """
+    places = {
+        **others,
+        "/openbao/certs/openbao.": f"{folder}/certs/server.",
+        "/openbao/": f"{folder}/",
+        "0.0.0.0:8200": f"127.0.0.1:{port}",
+        "0.0.0.0:8201": f"127.0.0.1:{cluster_port}",
+        "https://openbao:8200": f"https://localhost:{port}",
+        "https://openbao:8201": f"https://127.0.0.1:{cluster_port}",
+    }
+    return re.sub("|".join(map(re.escape, places)), lambda found: places[found.group()], text)

@@ -1,0 +1,339 @@
+"""OpenBao: where secrets live. The only module that reads and writes them.
+
+A value is put into an envelope with its path and a random `write_id`, wrapped by the transit key,
+and written to the KV v2 engine by check-and-set. The database names version and `write_id`; what
+is read must be exactly that. So an OpenBao that was restored to an older state is noticed when a
+secret is used, even where the version's number is the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any, TypeVar
+
+import hvac
+
+from airavata_scheduler.backends.openbao_http import (
+    CheckAndSetFailed,
+    NothingThere,
+    SecretsRefused,
+    SecretsUnavailable,
+    Server,
+    TokenLost,
+    call,
+    refused,
+)
+from airavata_scheduler.backends.openbao_login import LoggedIn, login_of
+from airavata_scheduler.models.configuration import Configuration
+from airavata_scheduler.models.errors import Conflict, Unavailable
+from airavata_scheduler.models.fields import canonical_json
+
+_R = TypeVar("_R")
+
+
+class SecretStoreBehind(Unavailable):
+    """OpenBao does not hold the version of this secret that the database names."""
+
+    code = "secret_store_behind"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "OpenBao was restored to an older state than the database: it does not hold this "
+            "secret as it was written last, and an older value is never used instead.",
+            hint="The operator restores a newer snapshot of OpenBao; or write the secret again: "
+            "airavata credential rotate",
+            retry_after_s=60.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """One version of a secret as OpenBao tells it, without its value."""
+
+    version: int
+    created_ms: int
+    destroyed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How OpenBao is."""
+
+    sealed: bool
+    standby: bool
+    token_ends_in_s: float | None  # None: never
+
+
+@dataclass(kw_only=True)
+class OpenBao:
+    """One process's access to the secrets."""
+
+    server: Server
+    session: LoggedIn = field(repr=False)
+
+    # Values
+
+    def write(self, path: str, value: Mapping[str, str], *, write_id: str, expected: int) -> int:
+        """Write the version after `expected` (0: the first); its number.
+
+        A lost answer does no harm: the version that is there is asked for its `write_id`. Raises
+        Conflict where another version was written meanwhile.
+        """
+        envelope = canonical_json({"path": path, "value": dict(value), "write_id": write_id})
+        wrapped = self._encrypted(envelope)
+        return self._put(path, wrapped, write_id=write_id, expected=expected)
+
+    def read(self, path: str, *, version: int, write_id: str) -> dict[str, str]:
+        """The value of exactly this version. Raises SecretStoreBehind where it is another."""
+        stored = self._stored(path, version)
+        if stored is None or stored.get("write_id") != write_id:
+            raise SecretStoreBehind
+        envelope = json.loads(self._decrypted(str(stored["wrapped"])))
+        if envelope["path"] != path or envelope["write_id"] != write_id:
+            raise SecretStoreBehind
+        return {str(name): str(text) for name, text in envelope["value"].items()}
+
+    def holds(self, path: str, *, version: int, write_id: str) -> bool:
+        """Whether it has this very version; the value is not looked at."""
+        stored = self._stored(path, version)
+        return stored is not None and stored.get("write_id") == write_id
+
+    def rewrap(self, path: str, *, version: int, write_id: str) -> int:
+        """Write the same value, wrapped by the newest key, as the next version; its number.
+
+        The value is never unwrapped here. Raises SecretStoreBehind, Conflict.
+        """
+        stored = self._stored(path, version)
+        if stored is None or stored.get("write_id") != write_id:
+            raise SecretStoreBehind
+        wrapped = self.rewrap_text(str(stored["wrapped"]))
+        expected = self.current_version(path)
+        return self._put(path, wrapped, write_id=write_id, expected=expected)
+
+    def _put(self, path: str, wrapped: str, *, write_id: str, expected: int) -> int:
+        secret = {"wrapped": wrapped, "write_id": write_id}
+
+        def put(client: hvac.Client) -> int:
+            made = client.secrets.kv.v2.create_or_update_secret(
+                path, secret=secret, cas=expected, mount_point=self.server.credentials
+            )
+            return int(made["data"]["version"])
+
+        try:
+            return self._do(put, repeat=False)
+        except CheckAndSetFailed:
+            raise _raced() from None
+        except SecretsUnavailable:
+            # The answer was lost, or the request: what is there now tells which.
+            stored = self._stored(path, expected + 1)
+            if stored is not None and stored.get("write_id") == write_id:
+                return expected + 1
+            raise
+
+    def _stored(self, path: str, version: int) -> dict[str, Any] | None:
+        def get(client: hvac.Client) -> dict[str, Any] | None:
+            found = client.secrets.kv.v2.read_secret_version(
+                path,
+                version=version,
+                mount_point=self.server.credentials,
+                raise_on_deleted_version=True,
+            )
+            data = found["data"]["data"]
+            return dict(data) if data else None
+
+        try:
+            return self._do(get)
+        except NothingThere:
+            return None
+
+    # Versions
+
+    def current_version(self, path: str) -> int:
+        """The newest version at `path`; 0 where there is none."""
+        return max((stored.version for stored in self.versions(path)), default=0)
+
+    def versions(self, path: str) -> list[Stored]:
+        """Every version at `path`, oldest first."""
+
+        def look(client: hvac.Client) -> Any:
+            return client.secrets.kv.v2.read_secret_metadata(
+                path, mount_point=self.server.credentials
+            )
+
+        try:
+            found = self._do(look)["data"]["versions"]
+        except NothingThere:
+            return []
+        return [
+            Stored(
+                version=int(number),
+                created_ms=_milliseconds(told["created_time"]),
+                destroyed=bool(told["destroyed"]),
+            )
+            for number, told in sorted(found.items(), key=lambda item: int(item[0]))
+        ]
+
+    def destroy(self, path: str, versions: Sequence[int]) -> None:
+        """Destroy the values of these versions for good."""
+        self._do(
+            lambda client: client.secrets.kv.v2.destroy_secret_versions(
+                path, versions=list(versions), mount_point=self.server.credentials
+            )
+        )
+
+    def delete(self, path: str) -> None:
+        """Delete every version at `path` and what is known of them."""
+        self._do(
+            lambda client: client.secrets.kv.v2.delete_metadata_and_all_versions(
+                path, mount_point=self.server.credentials
+            )
+        )
+
+    def paths(self) -> Iterator[str]:
+        """Every path at which there is a secret."""
+
+        def look(client: hvac.Client) -> Any:
+            return client.secrets.kv.v2.list_secrets("", mount_point=self.server.credentials)
+
+        try:
+            yield from self._do(look)["data"]["keys"]
+        except NothingThere:
+            return
+
+    # Wrapping alone
+
+    def wrap(self, plain: bytes, context: str) -> str:
+        """`plain` encrypted by the transit key, good for `context` only: it may lie anywhere."""
+        envelope = canonical_json({"context": context, "plain": _base64(plain)})
+        return self._encrypted(envelope)
+
+    def unwrap(self, text: str, context: str) -> bytes:
+        """What `wrap` was given. Raises SecretsRefused for other text or another context."""
+        envelope = json.loads(self._decrypted(text))
+        if envelope.get("context") != context:
+            raise SecretsRefused
+        return base64.b64decode(envelope["plain"])
+
+    def rewrap_text(self, text: str) -> str:
+        """The same, encrypted by the newest version of the transit key."""
+        return str(self._transit("rewrap", ciphertext=text)["ciphertext"])
+
+    def _encrypted(self, plain: str) -> str:
+        made = self._transit("encrypt", plaintext=_base64(plain.encode()))
+        return str(made["ciphertext"])
+
+    def _decrypted(self, text: str) -> bytes:
+        return base64.b64decode(self._transit("decrypt", ciphertext=text)["plaintext"])
+
+    def _transit(self, deed: str, **fields: str) -> dict[str, Any]:
+        path = f"/v1/{self.server.transit}/{deed}/{self.server.key}"
+        made: dict[str, Any] = self._do(lambda client: client.adapter.post(path, json=fields))
+        data: dict[str, Any] = made["data"]
+        return data
+
+    def rotate_key(self) -> int:
+        """Make a new version of the transit key; its number. It takes the operator's policy."""
+        path = f"/v1/{self.server.transit}/keys/{self.server.key}"
+        self._do(lambda client: client.adapter.post(f"{path}/rotate", json={}), repeat=False)
+        return int(self._do(lambda client: client.adapter.get(path))["data"]["latest_version"])
+
+    # SSH
+
+    def sign_ssh(self, role: str, public_key: str, *, principal: str, ttl_s: int) -> str:
+        """A certificate for `public_key`, valid for `principal` and `ttl_s` seconds."""
+        wanted = {
+            "public_key": public_key,
+            "valid_principals": principal,
+            "ttl": f"{ttl_s}s",
+            "cert_type": "user",
+        }
+        path = f"/v1/{self.server.ssh}/sign/{role}"
+        made = self._do(lambda client: client.adapter.post(path, json=wanted))
+        return str(made["data"]["signed_key"]).strip()
+
+    def ssh_authority(self) -> str:
+        """The public key that a host trusts (TrustedUserCAKeys)."""
+        path = f"/v1/{self.server.ssh}/config/ca"
+        made = self._do(lambda client: client.adapter.get(path))
+        return str(made["data"]["public_key"]).strip()
+
+    # The service
+
+    def status(self) -> Status:
+        """How it is. Raises SecretsUnavailable where it cannot be reached, or is sealed."""
+        anybody = self.server.client(None)
+        health = call(lambda: anybody.sys.read_health_status(method="GET"))
+        told = health if isinstance(health, dict) else health.json()
+        if told.get("sealed"):
+            return Status(sealed=True, standby=bool(told.get("standby")), token_ends_in_s=None)
+        token = self._do(lambda client: client.auth.token.lookup_self())["data"]
+        ttl = float(token["ttl"])
+        return Status(
+            sealed=False,
+            standby=bool(told.get("standby")),
+            token_ends_in_s=ttl if ttl or token.get("expire_time") else None,
+        )
+
+    def _do(self, work: Callable[[hvac.Client], _R], *, repeat: bool = True) -> _R:
+        """One call with our token, and once more with a new one where it was lost."""
+        client = self.session.client()
+        try:
+            return call(lambda: work(client), repeat=repeat)
+        except TokenLost:
+            pass
+        try:
+            another = self.session.client(instead_of=client)
+            return call(lambda: work(another), repeat=repeat)
+        except TokenLost:
+            raise refused() from None
+
+
+def _raced() -> Conflict:
+    return Conflict(
+        "Somebody else changed this secret at the same moment.",
+        code="secret_raced",
+        hint="Look at it again, then repeat your change.",
+    )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _milliseconds(text: str) -> int:
+    """A time as OpenBao writes it: RFC 3339 with nanoseconds."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return int(seconds * 1000) + int((fraction + "000")[:3])
+
+
+_lock = threading.Lock()
+_settings: dict[str, Configuration] = {}
+
+
+def configure(configuration: Configuration) -> None:
+    """Take the settings; whoever first asks for a secret logs in."""
+    with _lock:
+        _settings["now"] = configuration
+        _opened.cache_clear()
+
+
+def secrets() -> OpenBao:
+    """This process's access to OpenBao. Raises ConfigurationError where no login is set."""
+    with _lock:
+        return _opened(os.getpid())
+
+
+@cache
+def _opened(_pid: int) -> OpenBao:
+    configuration = _settings["now"]
+    server = Server.of(configuration)
+    session = LoggedIn(server=server, login=login_of(configuration))
+    return OpenBao(server=server, session=session)

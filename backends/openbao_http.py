@@ -1,0 +1,182 @@
+"""OpenBao over HTTP: one bounded call, and one meaning for everything that can go wrong.
+
+hvac speaks to OpenBao; its exceptions can carry addresses, bodies and tokens, so they end here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import hvac
+import hvac.exceptions
+import requests
+
+from airavata_scheduler.models.configuration import Configuration
+from airavata_scheduler.models.errors import Unavailable
+
+CONNECT_TIMEOUT_S: Final = 2.0
+READ_TIMEOUT_S: Final = 5.0
+TRY_FOR_S: Final = 4.0  # while a cluster chooses a leader
+PAUSE_S: Final = 0.2
+
+_ELECTING: Final = (
+    "active cluster node not found",
+    "no active node",
+    "node not active",
+    "standby",
+    "leadership lost",
+    "raft is not ready",
+    "context canceled",
+)
+_R = TypeVar("_R")
+
+
+class SecretsUnavailable(Unavailable):
+    """OpenBao, which keeps the secrets, cannot be asked now."""
+
+    code = "secrets_unavailable"
+
+
+class SecretsRefused(Unavailable):
+    """OpenBao refuses the scheduler's own token, or what it asks for."""
+
+    code = "secrets_refused"
+
+
+class CheckAndSetFailed(Exception):
+    """Another version was written than the one that the caller had seen."""
+
+
+class NothingThere(Exception):
+    """OpenBao has nothing at this path."""
+
+
+class TokenLost(Exception):
+    """The token is not valid any more; whoever can log in again does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Where OpenBao is and what it is called there; no secret in it."""
+
+    address: str
+    ca_file: str | None
+    credentials: str
+    transit: str
+    key: str
+    ssh: str
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> Server:
+        """The server that the settings name."""
+        ca_file = configuration.openbao_ca_file
+        return cls(
+            address=configuration.openbao_addr,
+            ca_file=str(ca_file) if ca_file is not None else None,
+            credentials=configuration.openbao_credentials_path.strip("/"),
+            transit=configuration.openbao_transit_path.strip("/"),
+            key=configuration.openbao_transit_key,
+            ssh=configuration.openbao_ssh_path.strip("/"),
+        )
+
+    def client(self, token: str | None) -> hvac.Client:
+        """A client with this token."""
+        session = requests.Session()
+        session.trust_env = False  # no proxy and no .netrc between us and the secrets
+        session.verify = self.ca_file or True
+        return hvac.Client(
+            url=self.address,
+            token=token,
+            timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+            session=session,
+            allow_redirects=True,
+        )
+
+
+def call(work: Callable[[], _R], *, repeat: bool = True) -> _R:
+    """Run one call of hvac's; with `repeat`, again for a few seconds while a leader is chosen.
+
+    Raises SecretsUnavailable, SecretsRefused, TokenLost, CheckAndSetFailed, NothingThere.
+    """
+    deadline = time.monotonic() + TRY_FOR_S
+    while True:
+        try:
+            return work()
+        except (hvac.exceptions.VaultError, requests.RequestException, OSError) as error:
+            meaning = _meaning(error)
+            passing = repeat and _is_passing(error)
+            if not passing or time.monotonic() + PAUSE_S > deadline:
+                raise meaning from None
+        time.sleep(PAUSE_S)
+
+
+def _is_passing(error: Exception) -> bool:
+    """The one predicate of what is tried again: a lost connection, or a cluster without leader."""
+    if isinstance(error, requests.ConnectionError):
+        return not isinstance(error, requests.exceptions.SSLError)
+    if isinstance(error, hvac.exceptions.VaultDown):
+        return not _is_sealed(error)
+    return isinstance(error, hvac.exceptions.InternalServerError | hvac.exceptions.BadGateway)
+
+
+def _is_sealed(error: Exception) -> bool:
+    return "sealed" in _text(error)
+
+
+def _text(error: Exception) -> str:
+    """What OpenBao said, in lower case; read here and shown nowhere."""
+    return str(error).lower()
+
+
+def _meaning(error: Exception) -> Exception:
+    found: Exception = _away()
+    if isinstance(error, hvac.exceptions.InvalidPath):
+        found = NothingThere()
+    elif isinstance(error, hvac.exceptions.InvalidRequest):
+        found = _meaning_of_refusal(_text(error))
+    elif isinstance(error, hvac.exceptions.Forbidden | hvac.exceptions.Unauthorized):
+        # 403 is both a token that ended and a path that the policy does not name.
+        found = TokenLost()
+    elif isinstance(error, hvac.exceptions.VaultDown) and _is_sealed(error):
+        found = SecretsUnavailable(
+            "OpenBao, which keeps the secrets, is sealed.",
+            hint="The operator unseals it; nothing else waits for it.",
+            retry_after_s=10.0,
+        )
+    elif isinstance(error, requests.exceptions.SSLError):
+        found = SecretsUnavailable(
+            "OpenBao's certificate cannot be verified.",
+            hint="The operator sets OPENBAO_CA_FILE to the authority that signed it.",
+            retry_after_s=30.0,
+        )
+    return found
+
+
+def _meaning_of_refusal(said: str) -> Exception:
+    if "check-and-set" in said or "cas" in said.split():
+        return CheckAndSetFailed()
+    return SecretsRefused(
+        "OpenBao refuses a request of the scheduler's.",
+        hint="The operator looks into it: airavata-scheduler doctor",
+        retry_after_s=30.0,
+    )
+
+
+def _away() -> SecretsUnavailable:
+    return SecretsUnavailable(
+        "OpenBao, which keeps the secrets, cannot be reached.",
+        hint="Try again in a moment; what needs no secret goes on.",
+        retry_after_s=3.0,
+    )
+
+
+def refused() -> SecretsRefused:
+    """The error for a token that is refused although it was just renewed."""
+    return SecretsRefused(
+        "OpenBao refuses the scheduler's token, or its policy lacks a path.",
+        hint="The operator compares: airavata-scheduler doctor, airavata-scheduler secrets policy",
+        retry_after_s=30.0,
+    )

@@ -1,0 +1,128 @@
+"""Collecting what OpenBao holds and no row names: the remains of deeds that were cut off.
+
+A path without a row was a creation whose process died between its two steps, or a deletion between
+its two; a version without a row a rotation. A value that was just written waits for its row, so
+only what is older than that can take is touched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from airavata_scheduler.backends import openbao
+from airavata_scheduler.backends.secret_values import ROW_WITHIN_S
+from airavata_scheduler.models import deployment
+from airavata_scheduler.models.database import execute, now_ms
+from airavata_scheduler.models.ids import is_id
+from airavata_scheduler.models.tables import Credential, CredentialVersion
+
+ORPHAN_MS: Final = int(2 * ROW_WITHIN_S * 1000)
+PATHS_PER_QUERY: Final = 200
+CREDENTIALS_PER_RUN: Final = 200  # whose versions are looked at; the next run goes on behind them
+
+_POSITION: Final = "secrets:collected"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collected:
+    """What a run took away."""
+
+    paths: int
+    versions: int
+
+
+def collect() -> Collected:
+    """Delete orphaned paths, destroy orphaned versions and those whose time is over.
+
+    Raises SecretsUnavailable, SecretsRefused; what is not done is done by the next run.
+    """
+    paths = sum(_collect_paths(part) for part in _parts(openbao.secrets().paths()))
+    return Collected(paths=paths, versions=_destroy_ended() + _collect_versions())
+
+
+def _parts(paths: Iterator[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    for path in paths:
+        if is_id(path):  # other things may lie in the same engine; they are none of ours
+            part.append(path)
+        if len(part) == PATHS_PER_QUERY:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _collect_paths(paths: Sequence[str]) -> int:
+    """Delete those of `paths` that no active credential has, if they are old enough."""
+    secrets, now = openbao.secrets(), now_ms()
+    rows = Credential.select(Credential.id, Credential.state).where(Credential.id.in_(paths))
+    states = {str(row.id): row.state for row in rows}
+    orphans = [path for path in paths if states.get(path) != "active"]
+    count = 0
+    for path in orphans:
+        newest = max((stored.created_ms for stored in secrets.versions(path)), default=0)
+        if path in states or newest < now - ORPHAN_MS:
+            secrets.delete(path)
+            _log.info("secrets: %s, which no credential has, was deleted", path)
+            count += 1
+    return count
+
+
+def _destroy_ended() -> int:
+    """Destroy previous values whose time is over."""
+    rows = execute(
+        "SELECT credential_id, number FROM credential_versions "
+        "WHERE state = 'previous' AND ends_at <= %s ORDER BY ends_at LIMIT %s",
+        (now_ms(), CREDENTIALS_PER_RUN),
+    )
+    for credential_id, number in rows:
+        openbao.secrets().destroy(str(credential_id), [int(number)])
+        note_destroyed(str(credential_id), [int(number)])
+    return len(rows)
+
+
+def note_destroyed(credential_id: str, numbers: Sequence[int]) -> None:
+    """Note in the history that these values are gone."""
+    CredentialVersion.update(state="destroyed", destroyed_at=now_ms()).where(
+        (CredentialVersion.credential_id == credential_id)
+        & CredentialVersion.number.in_(list(numbers))
+    ).execute()
+
+
+def _collect_versions() -> int:
+    """Destroy versions that no row names, of a few credentials each run, in turn."""
+    behind = deployment.read(_POSITION) or ""
+    found = execute(
+        "SELECT id, secret_version FROM credentials WHERE state = 'active' ORDER BY id"
+        if not is_id(behind)
+        else "SELECT id, secret_version FROM credentials WHERE state = 'active' AND id > %s "
+        "ORDER BY id",
+        (behind,) if is_id(behind) else (),
+    )[:CREDENTIALS_PER_RUN]
+    deployment.write(_POSITION, str(found[-1][0]) if len(found) == CREDENTIALS_PER_RUN else "")
+    return sum(_collect_versions_of(str(row[0])) for row in found)
+
+
+def _collect_versions_of(credential_id: str) -> int:
+    secrets, now = openbao.secrets(), now_ms()
+    rows = execute(
+        "SELECT number FROM credential_versions WHERE credential_id = %s", (credential_id,)
+    )
+    known = {int(row[0]) for row in rows}
+    orphans = [
+        stored.version
+        for stored in secrets.versions(credential_id)
+        if stored.version not in known
+        and not stored.destroyed
+        and stored.created_ms < now - ORPHAN_MS
+    ]
+    if orphans:
+        secrets.destroy(credential_id, orphans)
+        _log.info(
+            "secrets: versions %s of %s, which no row names, were destroyed", orphans, credential_id
+        )
+    return len(orphans)
