@@ -17,8 +17,9 @@ from typing import Self
 
 import httpx
 
+from airavata_scheduler.client.api_accounts import AccessTokens, Logins, SecondFactor, Sessions
 from airavata_scheduler.client.api_functions import Blobs, Calls, Functions
-from airavata_scheduler.client.api_people import Groups, Logins, Projects, Users
+from airavata_scheduler.client.api_people import Groups, Projects, Users
 from airavata_scheduler.client.api_sites import Agents, ComputeResources, StorageResources
 from airavata_scheduler.client.api_work import Artifacts, Experiments, Tasks
 from airavata_scheduler.client.errors import BadInputError
@@ -62,6 +63,9 @@ class Client:
             self.settings.server, TokenSource(self.settings), http=http, away_for_s=away_for_s
         )
         self.logins = Logins(self.transport, self.settings.profile)
+        self.sessions = Sessions(self.transport)
+        self.access_tokens = AccessTokens(self.transport)
+        self.second_factor = SecondFactor(self.transport)
         self.users = Users(self.transport)
         self.groups = Groups(self.transport)
         self.projects = Projects(self.transport)

@@ -1,4 +1,4 @@
-"""Logins, users, groups and projects of the typed SDK."""
+"""Users, groups and projects of the typed SDK."""
 
 from __future__ import annotations
 
@@ -9,46 +9,7 @@ from typing import Any
 
 from airavata_scheduler.client.collection import Collection, path_of
 from airavata_scheduler.client.errors import BadInputError
-from airavata_scheduler.client.profile import Profile
 from airavata_scheduler.client.records import Group, Project, Record, User
-from airavata_scheduler.client.transport import Transport
-
-
-class Logins:
-    """Who we are. A login is written to the profile, so that it holds for the next command."""
-
-    def __init__(self, transport: Transport, profile: Profile) -> None:
-        self._transport = transport
-        self._profile = profile
-
-    def log_in(self, username: str, password: str) -> dict[str, Any]:
-        """Log in with a password and remember the tokens; returns the user's JSON."""
-        return self._keep("/auth/login", {"username": username, "password": password})
-
-    def bootstrap(self, token: str, username: str, password: str) -> dict[str, Any]:
-        """Make the first administrator with the one-time `token`, and log in."""
-        body = {"token": token, "username": username, "password": password}
-        return self._keep("/auth/bootstrap", body)
-
-    def set_password(self, token: str, password: str) -> dict[str, Any]:
-        """Set a password with the one-time `token` of an invitation, and log in."""
-        return self._keep("/auth/password-link", {"token": token, "password": password})
-
-    def log_out(self) -> None:
-        """End the login on the server and forget its tokens here."""
-        self._transport.post("/auth/logout")
-        self._profile.forget_tokens()
-
-    def status(self) -> dict[str, Any]:
-        """What the server says about our login."""
-        answer: dict[str, Any] = self._transport.get("/auth/status")
-        return answer
-
-    def _keep(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        answer = self._transport.send("POST", path, json=body, authenticated=False).json()
-        self._profile.save(tokens=answer, server=self._transport.server)
-        user: dict[str, Any] = answer.get("user") or {}
-        return user
 
 
 class Users(Collection[User]):

@@ -1,60 +1,161 @@
-"""`airavata auth` and `airavata whoami`. Passwords come by prompt, stdin or environment only."""
+"""`airavata auth` and `airavata whoami`."""
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import click
 
 from airavata_scheduler.client.api import Client
-from airavata_scheduler.client.command_line import Session, group, pass_session
-from airavata_scheduler.client.errors import BadInputError, ClientError
+from airavata_scheduler.client.browser_login import BrowserReturn, browser_return, open_browser
+from airavata_scheduler.client.cli_secrets import code_for, password_for
+from airavata_scheduler.client.command_line import (
+    Session,
+    duration_option,
+    group,
+    pass_session,
+)
+from airavata_scheduler.client.errors import BadInputError, ClientError, NotAllowedError
+from airavata_scheduler.client.output import column
 
 auth = group("auth", "Log in and out.")
 
 
-def password_for(question: str, *, confirm: bool = False, stdin: bool = False) -> str:
-    """A password from AIRAVATA_PASSWORD, standard input (`--password-stdin`) or a hidden prompt.
-
-    Raises `BadInputError` where nobody can be asked.
-    """
-    if stdin:
-        return sys.stdin.readline().rstrip("\r\n")
-    if os.environ.get("AIRAVATA_PASSWORD"):
-        return os.environ["AIRAVATA_PASSWORD"]
-    if not sys.stdin.isatty():
-        raise BadInputError(
-            "Nobody can be asked for the password here.",
-            reason="Standard input is not a terminal.",
-            hint="Add --password-stdin and pipe it in, or set AIRAVATA_PASSWORD.",
-        )
-    answer: str = click.prompt(question, hide_input=True, confirmation_prompt=confirm, err=True)
-    return answer
-
-
 _stdin = click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
+_code = click.option("--code", help="The second factor's code, or a recovery code.")
+_no_browser = click.option(
+    "--no-browser", is_flag=True, help="Print the provider's address, open nothing."
+)
+_timeout = duration_option(
+    "--timeout", text="How long to wait for the browser.", default="5m", show_default=True
+)
 
 
 @auth.command("login")
 @click.argument("user", required=False)
+@click.option("--oidc", is_flag=True, help="Log in at the server's OpenID provider, by a browser.")
+@_no_browser
+@_timeout
+@_code
 @_stdin
 @pass_session
-def login(session: Session, user: str | None, password_stdin: bool) -> None:
+def login(session: Session, /, user: str | None, **options: Any) -> None:
     """Log in as USER; the login is kept in the profile."""
-    client = session.client
-    stored = client.settings.profile.read().get("user")
+    logins, server = session.client.logins, session.client.settings.server
+    if options["oidc"]:
+        with browser_return() as back:
+            address = logins.openid_address(back.redirect, back.challenge)
+            code = _through_browser(back, address, options["no_browser"], options["timeout"])
+            found = logins.log_in_by_code(code, back.verifier)
+    else:
+        name = _user_name(session, user)
+        password = password_for(f"Password of {name}", stdin=options["password_stdin"])
+        found = _with_code(lambda given: logins.log_in(name, password, given), options["code"])
+    session.output.done(f"Logged in to {server} as {found.get('name')}.", found)
+
+
+def _user_name(session: Session, user: str | None) -> str:
+    """Who logs in: as given, else who did last. Raises `BadInputError` where nobody can say."""
+    stored = session.client.settings.profile.read().get("user")
     if user is None and not sys.stdin.isatty():
         user = stored
         if user is None:
             raise BadInputError(
                 "Who are you?", hint="Name the user: airavata auth login USER --password-stdin"
             )
-    name = user or click.prompt("User", default=stored, err=True)
-    password = password_for(f"Password of {name}", stdin=password_stdin)
-    found = client.logins.log_in(str(name), password)
-    session.output.done(f"Logged in to {client.settings.server} as {found.get('name')}.", found)
+    return str(user or click.prompt("User", default=stored, err=True))
+
+
+def _with_code(log_in: Callable[[str | None], dict[str, Any]], code: str | None) -> dict[str, Any]:
+    """Log in, and once more with a code where the server asks for one."""
+    try:
+        return log_in(code)
+    except NotAllowedError as error:
+        if error.code != "second_factor_required":
+            raise
+    return log_in(code_for("Code of your second factor"))
+
+
+def _through_browser(back: BrowserReturn, address: str, no_browser: bool, timeout_s: float) -> str:
+    """The code that the browser brings back from the provider's address."""
+    opened = not no_browser and open_browser(address)
+    said = "If no browser opened, go to" if opened else "Open this address in a browser here"
+    click.echo(f"{said}:\n{address}", err=True)
+    return back.code(timeout_s)
+
+
+@auth.command("link")
+@_no_browser
+@_timeout
+@pass_session
+def link(session: Session, no_browser: bool, timeout: float) -> None:
+    """Link your identity at the OpenID provider to your account; it then logs you in."""
+    logins = session.client.logins
+    with browser_return() as back:
+        address = logins.link_address(back.redirect, back.challenge)
+        code = _through_browser(back, address, no_browser, timeout)
+        made = logins.link(code, back.verifier)
+    session.output.done(f"Linked {made['subject']} at {made['issuer']}.", made)
+
+
+@auth.command("identities")
+@pass_session
+def identities(session: Session) -> None:
+    """List the identities at the OpenID provider that log you in."""
+    columns = (
+        column("ISSUER"),
+        column("SUBJECT"),
+        column("EMAIL"),
+        column("USED", "used_at"),
+        column("ID"),
+    )
+    found = session.client.logins.identities()
+    session.output.rows(found, columns, empty="None. Link one: airavata auth link")
+
+
+@auth.command("unlink")
+@click.argument("identity")
+@pass_session
+def unlink(session: Session, identity: str) -> None:
+    """Unlink an IDENTITY, by its id; it logs you in no more."""
+    session.client.logins.unlink(identity)
+    session.output.done("Unlinked.", {"id": identity})
+
+
+@auth.command("sessions")
+@pass_session
+def sessions(session: Session) -> None:
+    """List your logins."""
+    columns = (
+        column("METHOD"),
+        column("ADDRESS"),
+        column("PROGRAM", "user_agent"),
+        column("SINCE", "created_at"),
+        column("USED", "used_at"),
+        column("CURRENT"),
+        column("ID"),
+    )
+    found = (entry.raw for entry in session.client.sessions.list())
+    session.output.rows(found, columns, empty="None.")
+
+
+@auth.command("revoke-session")
+@click.argument("login", required=False)
+@click.option("--others", is_flag=True, help="All but the one that you use now.")
+@pass_session
+def revoke_session(session: Session, login: str | None, others: bool) -> None:
+    """End a LOGIN of yours, by its id, or all others."""
+    if others == (login is not None):
+        raise BadInputError("Name one login, or say --others.", hint="airavata auth sessions")
+    if login is None:
+        session.client.sessions.end_others()
+        session.output.done("Your other logins are ended.", {"ended": "others"})
+    else:
+        session.client.sessions.end(login)
+        session.output.done("Ended.", {"id": login})
 
 
 @auth.command("logout")
@@ -115,14 +216,16 @@ def bootstrap(session: Session, link: str, name: str | None, password_stdin: boo
 
 @auth.command("set-password")
 @click.argument("link")
+@_code
 @_stdin
 @pass_session
-def set_password(session: Session, link: str, password_stdin: bool) -> None:
+def set_password(session: Session, link: str, code: str | None, password_stdin: bool) -> None:
     """Set your password with the LINK that an administrator gave you, and log in."""
     server, token = _link(link)
     password = password_for("New password", confirm=True, stdin=password_stdin)
     with Client(server, config_dir=session.flags.get("config_dir")) as client:
-        found = client.logins.set_password(token, password)
+        logins = client.logins
+        found = _with_code(lambda given: logins.set_password(token, password, given), code)
     session.output.done(f"The password is set; logged in to {server}.", found)
 
 
@@ -132,7 +235,10 @@ def whoami(session: Session) -> None:
     """Say who is logged in, and where."""
     settings = session.client.settings
     me = session.client.users.me()
-    item = {**me.raw, "server": settings.server, "project": settings.project}
+    scopes = session.client.logins.status().get("scopes")
+    item = {**me.raw, "server": settings.server, "project": settings.project, "scopes": scopes}
     kind = " (administrator)" if me.is_admin else ""
+    kind = " (service account)" if me.kind == "service" else kind
     place = f", project {settings.project}" if settings.project else ""
-    session.output.done(f"{me.name}{kind} at {settings.server}{place}", item)
+    limits = "" if scopes is None else f", by a token for {', '.join(scopes)}"
+    session.output.done(f"{me.name}{kind} at {settings.server}{place}{limits}", item)

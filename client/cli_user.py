@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from airavata_scheduler.client.cli_auth import password_for
+from airavata_scheduler.client.cli_secrets import password_for
 from airavata_scheduler.client.collection import path_of, without_none
 from airavata_scheduler.client.command_line import Session, group, pass_session
 from airavata_scheduler.client.errors import BadInputError
 from airavata_scheduler.client.output import column
 
-user = group("user", "Your account, and other users.")
+user = group(
+    "user",
+    "Your account, and other users.",
+    {
+        "tokens": ("cli_tokens:tokens", "Access tokens, for programs."),
+        "totp": ("cli_totp:totp", "The second factor of your password."),
+    },
+)
 _COLUMNS = (
     column("NAME"),
     column("FULL NAME", "full_name"),
     column("EMAIL"),
+    column("KIND"),
     column("ADMIN", "is_admin"),
     column("STATE"),
     column("ID"),
@@ -90,14 +100,16 @@ def get(session: Session, name: str) -> None:
 @click.option("--email", help="The user's address.")
 @click.option("--full-name", help="The user's name as people write it.")
 @click.option("--admin", is_flag=True, help="Make the user an administrator.")
+@click.option("--service", is_flag=True, help="Make a service account: it has tokens, no login.")
 @pass_session
-def create(
-    session: Session, name: str, email: str | None, full_name: str | None, admin: bool
-) -> None:
+def create(session: Session, /, name: str, admin: bool, service: bool, **about: Any) -> None:
     """Make a user; prints the one-time link that sets the password."""
-    made = session.client.users.create(
-        name=name, email=email, full_name=full_name, is_admin=admin or None
-    )
+    kind = "service" if service else None
+    made = session.client.users.create(name=name, kind=kind, is_admin=admin or None, **about)
+    if service:
+        hint = f"airavata user tokens create NAME --user {name}"
+        session.output.done(f"Made service account {name}. Make its token: {hint}", made.raw)
+        return
     link = made.raw.get("link")
     session.output.done(f"Made {name}. Give them this link, it works once:\n{link}", made.raw)
 

@@ -58,10 +58,11 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class User(Record):
-    """A person with an account."""
+    """A person with an account, or a service account (`kind`)."""
 
     id: str
     name: str
+    kind: str = "person"
     email: str | None = None
     full_name: str | None = None
     is_admin: bool = False

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import redis
 
+from airavata_scheduler.backends.openbao_setup import ROLE
 from airavata_scheduler.commands.both import verb_command
 from airavata_scheduler.commands.local_addresses import Addresses
 from airavata_scheduler.commands.local_home import LocalHome
-from airavata_scheduler.commands.local_openbao import ROLE, PrivateOpenBao
+from airavata_scheduler.commands.local_openbao import PrivateOpenBao
 from airavata_scheduler.commands.processes import ChildProcess
 from airavata_scheduler.commands.programs import redis_program, spicedb_program
 

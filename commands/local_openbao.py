@@ -8,6 +8,7 @@ another root token where a later version of the scheduler wants to set up more.
 from __future__ import annotations
 
 import base64
+import hashlib
 import secrets
 import shutil
 import ssl
@@ -15,16 +16,25 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from airavata_scheduler.backends.openbao_http import Server, call
+from airavata_scheduler.backends.openbao_setup import (
+    OPERATOR_POLICY,
+    POLICY,
+    ROLE,
+    policy_text,
+    set_up,
+)
 from airavata_scheduler.backends.private_files import write_whole
 from airavata_scheduler.commands.local_home import LocalHome
 from airavata_scheduler.commands.programs import openbao_program
 from airavata_scheduler.models.errors import ConfigurationError, Unavailable
 
-ROLE = "airavata-scheduler"
+SET_UP = "1"  # another number, and what is set up here beside the policies is set up again
 _SEAL_KEY_BYTES = 32
 _PROBE_TIMEOUT_S = 1.0
 _CALL_TIMEOUT_S = 20.0
@@ -113,31 +123,36 @@ class PrivateOpenBao:
 
     def set_up(self) -> None:
         """Initialise it and make what the scheduler needs, unless that was done before."""
-        with self._client() as client:
-            root_token = None
-            if self._health() == HTTPStatus.NOT_IMPLEMENTED:
-                root_token = self._initialise(client)
-            if self._mark.is_file() and self._mark.read_text("ascii") == SET_UP:
-                return
-            client.headers["X-Vault-Token"] = root_token or self._new_root_token(client)
-            try:
-                _make_what_the_scheduler_needs(client)
-                if not self.home.openbao_secret_id.is_file():
-                    answer = _call(client, "POST", f"auth/approle/role/{ROLE}/secret-id")
-                    secret_id = answer["data"]["secret_id"].encode()
-                    write_whole(self.home.openbao_secret_id, secret_id, 0o600)
-            finally:
-                _call(client, "POST", "auth/token/revoke-self")
-            write_whole(self._mark, SET_UP.encode(), 0o600)
+        root_token = None
+        if self._health() == HTTPStatus.NOT_IMPLEMENTED:
+            root_token = self._initialise()
+        text = _set_up_text(self._server)
+        if self._mark.is_file() and self._mark.read_text("ascii") == text:
+            return
+        client = self._server.client(root_token or self._new_root_token())
+        try:
+            set_up(client, self._server)
+            # Chosen, so that the settings of the other children are known before this is done.
+            role = f"/v1/auth/approle/role/{ROLE}"
+            call(lambda: client.adapter.post(f"{role}/role-id", json={"role_id": ROLE}))
+            if not self.home.openbao_secret_id.is_file():
+                made = call(lambda: client.adapter.post(f"{role}/secret-id", json={}), repeat=False)
+                secret_id = made["data"]["secret_id"].encode()
+                write_whole(self.home.openbao_secret_id, secret_id, 0o600)
+        finally:
+            call(client.auth.token.revoke_self)
+            client.adapter.close()
+        write_whole(self._mark, text.encode(), 0o600)
 
     @property
-    def _mark(self) -> Any:
+    def _mark(self) -> Path:
         return self.home.openbao / "set-up"
 
-    def _initialise(self, client: httpx.Client) -> str:
+    def _initialise(self) -> str:
         """Initialise it and keep the recovery key; the root token, which is kept nowhere."""
         shares = {"recovery_shares": 1, "recovery_threshold": 1}
-        made = _call(client, "PUT", "sys/init", shares)
+        with self._client() as client:
+            made = _call(client, "PUT", "sys/init", shares)
         recovery_key = made["recovery_keys_base64"][0].encode()
         write_whole(self.home.openbao_recovery_key, recovery_key, 0o600)
         deadline = time.monotonic() + _ACTIVE_WITHIN_S
@@ -147,20 +162,34 @@ class PrivateOpenBao:
             time.sleep(_POLL_S)
         return str(made["root_token"])
 
-    def _new_root_token(self, client: httpx.Client) -> str:
+    def _new_root_token(self) -> str:
         if not self.home.openbao_recovery_key.is_file():
             raise ConfigurationError(
                 f"{self.home.openbao_recovery_key} is missing: OpenBao's set-up cannot be renewed.",
                 hint="Put it back from your backup.",
             )
         key = self.home.openbao_recovery_key.read_text("ascii")
-        _call(client, "DELETE", "sys/generate-root/attempt")
-        begun = _call(client, "PUT", "sys/generate-root/attempt", {})
-        share = {"key": key, "nonce": begun["nonce"]}
-        encoded = _call(client, "PUT", "sys/generate-root/update", share)["encoded_root_token"]
+        attempt = "sys/generate-root/attempt"
+        with self._client() as client:
+            _call(client, "DELETE", attempt)
+            begun = _call(client, "PUT", attempt, {})
+            share = {"key": key, "nonce": begun["nonce"]}
+            made = _call(client, "PUT", "sys/generate-root/update", share)
+        encoded, pad = made["encoded_root_token"], begun["otp"].encode()
         masked = base64.b64decode(encoded + "=" * (-len(encoded) % 4))
-        pad = begun["otp"].encode()
         return bytes(a ^ b for a, b in zip(masked, pad, strict=True)).decode()
+
+    @property
+    def _server(self) -> Server:
+        """As the settings name it; the mounts and the key have their default names."""
+        return Server(
+            address=f"https://{self.host}:{self.port}",
+            ca_file=str(self.home.tls / "ca.pem"),
+            credentials="credentials",
+            transit="transit",
+            key="credentials",
+            ssh="ssh",
+        )
 
     def _client(self, timeout_s: float = _CALL_TIMEOUT_S) -> httpx.Client:
         trust = ssl.create_default_context(cafile=str(self.home.tls / "ca.pem"))
@@ -186,33 +215,7 @@ def _call(
     return dict(answer.json()) if answer.content else {}
 
 
-SET_UP = "1"
-_POLICY = """
-path "credentials/data/*" { capabilities = ["create", "read", "update", "delete"] }
-path "credentials/metadata/*" { capabilities = ["read", "list", "update", "delete"] }
-path "credentials/destroy/*" { capabilities = ["update"] }
-path "transit/encrypt/credentials" { capabilities = ["update"] }
-path "transit/decrypt/credentials" { capabilities = ["update"] }
-path "transit/rewrap/credentials" { capabilities = ["update"] }
-path "transit/keys/credentials/rotate" { capabilities = ["update"] }
-path "ssh/sign/*" { capabilities = ["update"] }
-"""
-
-
-def _make_what_the_scheduler_needs(client: httpx.Client) -> None:
-    mounts = _call(client, "GET", "sys/mounts")["data"]
-    engines: dict[str, dict[str, Any]] = {
-        "credentials": {"type": "kv", "options": {"version": "2"}},
-        "transit": {"type": "transit"},
-        "ssh": {"type": "ssh"},
-    }
-    for path, engine in engines.items():
-        if f"{path}/" not in mounts:
-            _call(client, "POST", f"sys/mounts/{path}", engine)
-    _call(client, "POST", "transit/keys/credentials", {})
-    if "approle/" not in _call(client, "GET", "sys/auth")["data"]:
-        _call(client, "POST", "sys/auth/approle", {"type": "approle"})
-    _call(client, "PUT", f"sys/policies/acl/{ROLE}", {"policy": _POLICY})
-    role = {"token_policies": ROLE, "token_ttl": "1h", "token_max_ttl": "24h"}
-    _call(client, "POST", f"auth/approle/role/{ROLE}", role)
-    _call(client, "POST", f"auth/approle/role/{ROLE}/role-id", {"role_id": ROLE})
+def _set_up_text(server: Server) -> str:
+    """What tells one set-up from another: a later version of the scheduler sets up again."""
+    policies = "".join(policy_text(server, name) for name in (POLICY, OPERATOR_POLICY))
+    return hashlib.sha256(f"{SET_UP}\n{policies}".encode()).hexdigest()

@@ -16,7 +16,7 @@ from typing import Any
 
 from flask import Flask, g, request
 
-from airavata_scheduler.functions import naming, permissions, principals
+from airavata_scheduler.functions import naming, permissions, principals, scopes
 from airavata_scheduler.functions.naming import Kind, Target
 from airavata_scheduler.functions.permissions import Permission
 from airavata_scheduler.functions.principals import Principal
@@ -142,11 +142,13 @@ def _gate() -> None:
     """Authenticate and authorize this request by its row in the table."""
     if request.url_rule is None or request.method == "OPTIONS":
         return  # no such route: Flask answers 404 or 405; OPTIONS tells only the methods
-    rule = ROUTES[route_name(request.method, request.url_rule.rule)]
+    name = route_name(request.method, request.url_rule.rule)
+    rule = ROUTES[name]
     g.rule = rule
     if rule.who != "user":
         return  # anyone; or an agent, whom the agents' own blueprint authenticates
     principal = principals.authenticate()
+    scopes.check(principal, name)
     g.targets = [found for check in rule.checks for found in _check(check, principal)]
 
 

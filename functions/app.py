@@ -15,9 +15,10 @@ from typing import Any, Final, Literal
 from flask import Response, request
 from flask_openapi3 import APIBlueprint, OpenAPI
 
-from airavata_scheduler.backends import openbao, spicedb
+from airavata_scheduler.backends import openbao, openid, spicedb
 from airavata_scheduler.functions import (
     access,
+    access_tokens,
     agent_artifacts,
     agent_enrolment,
     agent_files,
@@ -49,6 +50,8 @@ from airavata_scheduler.functions import (
     members,
     metrics,
     openapi,
+    openid_login,
+    own_account,
     problems,
     project_groups,
     projects,
@@ -72,6 +75,9 @@ Group = Literal["client", "agent"]
 
 CLIENT: Final[tuple[APIBlueprint, ...]] = (
     auth.api,
+    own_account.api,
+    openid_login.api,
+    access_tokens.api,
     users.api,
     groups.api,
     group_members.api,
@@ -147,6 +153,7 @@ def create_app(
     connection.configure(config.redis_url)
     spicedb.configure(config)
     openbao.configure(config)
+    openid.configure(config)
     counters.configure(config.sweep_window)
     streams.allow(config.api_threads)
     app.validation_error_callback = problems.raise_invalid

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from flask import request
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
 from airavata_scheduler.functions import (
     audit,
     bootstrap,
-    login_backoff,
-    passwords,
     principals,
+    proofs,
     tokens,
 )
 from airavata_scheduler.functions.logins import (
     Tokens,  # commands import it and `open_login` from here
+    open_here,
     open_login,
     refresh_login,
     revoke_login,
 )
+from airavata_scheduler.functions.scopes import ordered
 from airavata_scheduler.functions.shapes import Body, UserName
 from airavata_scheduler.models.database import transaction
-from airavata_scheduler.models.errors import Unauthenticated
 from airavata_scheduler.models.tables import User
 
 __all__ = ["Tokens", "api", "open_login"]
@@ -32,11 +31,18 @@ __all__ = ["Tokens", "api", "open_login"]
 api = APIBlueprint("auth", __name__, url_prefix="/api/v1/auth", abp_tags=[Tag(name="auth")])
 
 
+Code = Annotated[
+    str,
+    Field(min_length=1, max_length=64, description="Of the second factor, or a recovery code"),
+]
+
+
 class LoginBody(Body):
-    """A user's name and password."""
+    """A user's name and password, and a code where the account has a second factor."""
 
     username: str = Field(min_length=1, max_length=255)
     password: str = Field(min_length=1, max_length=1024)
+    code: Code | None = None
 
 
 class RefreshBody(Body):
@@ -56,10 +62,11 @@ class BootstrapBody(Body):
 
 
 class PasswordLinkBody(Body):
-    """A one-time link's token, and the password to set."""
+    """A one-time link's token, the password to set, and a code where there is a second factor."""
 
     token: str = Field(min_length=1, max_length=256)
     password: str = Field(min_length=1, max_length=1024)
+    code: Code | None = None
 
 
 class TokensUser(BaseModel):
@@ -87,29 +94,16 @@ class LoginStatusAnswer(BaseModel):
     """Who this token says that you are."""
 
     user: TokensUser
-    login_id: str
+    login_id: str | None = Field(description="Of a login; null for an access token")
+    token_id: str | None = Field(description="Of an access token; null for a login")
+    scopes: list[str] | None = Field(description="Of an access token; null: everything")
 
 
 @api.post("/login", responses={200: TokensAnswer})
 def login(body: LoginBody) -> dict[str, Any]:
-    """Log in with a name and a password."""
-    address = request.remote_addr or ""
-    login_backoff.check(body.username, address)
-    user = User.get_or_none(User.name == body.username)
-    stored = user.password_hash if user is not None and user.state == "active" else None
-    if not passwords.matches(body.password, stored) or user is None or stored is None:
-        login_backoff.failed(body.username, address)
-        raise Unauthenticated(
-            "The user name or the password is wrong.",
-            code="wrong_credentials",
-            hint="Ask an administrator for a password link if you forgot it.",
-        )
-    login_backoff.succeeded(body.username, address)
-    if passwords.needs_rehash(stored):
-        User.update(password_hash=passwords.hashed(body.password)).where(
-            User.id == user.id
-        ).execute()
-    return _open(user.id)
+    """Log in with a name and a password, and a code where the account has a second factor."""
+    user = proofs.check_login(body.username, body.password, body.code)
+    return open_here(user.id, "password").as_json()
 
 
 @api.post("/refresh", responses={200: TokensAnswer})
@@ -121,10 +115,10 @@ def refresh(body: RefreshBody) -> dict[str, Any]:
 @api.post("/logout", responses={204: None})
 def logout() -> tuple[str, int]:
     """End this login: its access and refresh tokens stop working at once."""
-    principal = principals.current()
+    principal, login_id = principals.current(), principals.current_login()
     with transaction():
-        revoke_login(principal.login_id)
-        audit.append("logout", "user", principal.id, login_id=principal.login_id)
+        revoke_login(login_id)
+        audit.append("logout", "user", principal.id, login_id=login_id)
     return "", 204
 
 
@@ -142,6 +136,8 @@ def status() -> dict[str, Any]:
             "is_admin": bool(user.is_admin),
         },
         "login_id": principal.login_id,
+        "token_id": principal.token_id,
+        "scopes": None if principal.scopes is None else ordered(principal.scopes),
     }
 
 
@@ -155,19 +151,13 @@ def use_bootstrap_link(body: BootstrapBody) -> tuple[dict[str, Any], int]:
         email=body.email,
         full_name=body.full_name,
     )
-    return _open(user_id), 201
+    return open_here(user_id, "link").as_json(), 201
 
 
 @api.post("/password-link", responses={200: TokensAnswer})
 def use_password_link(body: PasswordLinkBody) -> dict[str, Any]:
     """Set a password with a one-time link, and log in; every other login of the user ends."""
-    return _open(bootstrap.set_password(body.token, body.password))
-
-
-def _open(user_id: str) -> dict[str, Any]:
-    return open_login(
-        tokens.configuration(),
-        user_id,
-        user_agent=request.headers.get("User-Agent", ""),
-        address=request.remote_addr or "",
-    ).as_json()
+    user = bootstrap.user_of_link(body.token)
+    if user is not None:
+        proofs.check_link_code(user, body.code)
+    return open_here(bootstrap.set_password(body.token, body.password), "link").as_json()

@@ -115,6 +115,22 @@ def set_password(token: str, password: str) -> str:
     return str(user.id)
 
 
+def user_of_link(token: str) -> User | None:
+    """Whose password a link would set; None for one that is wrong, used or ended."""
+    found: User | None = (
+        User.select()
+        .join(LoginLink, on=LoginLink.user_id == User.id)
+        .where(
+            (LoginLink.token_hash == secret_digest(token))
+            & (LoginLink.purpose == "password")
+            & LoginLink.used_at.is_null()
+            & (LoginLink.expires_at > now_ms())
+        )
+        .first()
+    )
+    return found
+
+
 def store_password(user_id: str, password: str) -> None:
     """Hash and store a password that passed the policy."""
     User.update(

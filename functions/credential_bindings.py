@@ -296,10 +296,11 @@ def _resource() -> tuple[ResourceKind, Target]:
 def _shown_bindings(kind: str, found: Any) -> list[dict[str, Any]]:
     """The bindings to resources of one kind that the caller may see."""
     bindings = [row for row in found if row.resource_kind == kind]
+    if not bindings:
+        return []
     named = [(kind, row.resource_id, "read") for row in bindings]
-    may_see = permissions.decide_ids(principals.current(), named) if named else []
-    model = _MODELS[kind]
-    ids = [row.resource_id for row in bindings] or [""]
+    may_see = permissions.decide_ids(principals.current(), named)
+    model, ids = _MODELS[kind], [row.resource_id for row in bindings]
     names = {row.id: row.name for row in model.select().where(model.id.in_(ids))}
     return [
         {

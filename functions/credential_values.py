@@ -37,7 +37,7 @@ GRACE_S = 3600  # within which work that began with the value before may still u
 LONGEST_GRACE_S = 30 * 86_400
 
 
-class RotateBody(ValueBody):
+class RotateValueBody(ValueBody):
     """The new value, and how long the one before may still be used."""
 
     keep_previous_s: int = Field(
@@ -85,7 +85,7 @@ def replace_value(body: ValueBody) -> Response:
 
 
 @api.post("/<credential>/rotate", responses={200: CredentialAnswer})
-def rotate_value(body: RotateBody) -> Response:
+def rotate_value(body: RotateValueBody) -> Response:
     """Let a new value count from now on, while the one before may still be used for a time."""
     return _change(body, reason="rotate", keep_s=body.keep_previous_s)
 

@@ -148,10 +148,6 @@ def create_credential(body: NewCredentialBody) -> tuple[dict[str, Any], int]:
     """Make a credential: its value goes to OpenBao and is not shown again."""
     principal, credential_id = principals.current(), new_id()
     value = value_of(body.kind, body)
-    if Credential.get_or_none(
-        (Credential.owner_id == principal.id) & (Credential.name == body.name)
-    ):
-        raise rows.name_taken(body.name)
 
     def store(written: Written) -> dict[str, Any]:
         def make() -> dict[str, Any]:
@@ -284,7 +280,11 @@ def value_of(kind: str, body: ValueBody) -> Value:
             field="value",
             hint="Send value with the fields of the kind; for an SSH_KEY generate may do.",
         )
-    return credential_kinds.read(kind, body.value)
+    try:
+        return credential_kinds.read(kind, body.value)
+    except BadInput as error:
+        error.field = f"value.{error.field}" if error.field else "value"
+        raise
 
 
 def shown_one(credential_id: str) -> dict[str, Any]:
@@ -297,12 +297,12 @@ def shown(found: list[Credential]) -> list[dict[str, Any]]:
     principal = principals.current()
     named = [("credential", row.id, way) for row in found for way in MAY]
     answers = iter(permissions.decide_ids(principal, named))
-    owners = {
-        user.id: user.name
-        for user in User.select(User.id, User.name).where(
-            User.id.in_({row.owner_id for row in found} or {""})
-        )
-    }
+    ids = {row.owner_id for row in found}
+    owners = (
+        {user.id: user.name for user in User.select(User.id, User.name).where(User.id.in_(ids))}
+        if ids
+        else {}
+    )
     return [
         {
             "id": row.id,

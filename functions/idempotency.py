@@ -9,7 +9,7 @@ creates.
 from __future__ import annotations
 
 import base64
-import hashlib
+import hmac
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +78,9 @@ def _key() -> str | None:
 
 
 def _request_hash() -> str:
-    hasher = hashlib.sha256(f"{request.method} {request.full_path}\n".encode())
+    """Keyed, for a body may hold a password: its plain hash would let one try words against it."""
+    key = tokens.derived_key("idempotency-hash")
+    hasher = hmac.new(key, f"{request.method} {request.full_path}\n".encode(), "sha256")
     hasher.update(request.get_data(cache=True))
     return hasher.hexdigest()
 

@@ -8,7 +8,9 @@ refused without ending anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
+
+from flask import request
 
 from airavata_scheduler.functions import audit, tokens
 from airavata_scheduler.models.configuration import Configuration
@@ -16,6 +18,8 @@ from airavata_scheduler.models.database import change, now_ms, now_sql, retried,
 from airavata_scheduler.models.errors import Conflict, Unauthenticated
 from airavata_scheduler.models.ids import new_id, secret_digest
 from airavata_scheduler.models.tables import Login, User
+
+Method = Literal["password", "link", "oidc", "local"]
 
 RACE_LEEWAY_MS: Final = 10_000
 
@@ -57,19 +61,23 @@ def open_login(
     config: Configuration,
     user_id: str,
     *,
+    method: Method = "local",
     ttl_s: float | None = None,
     user_agent: str = "",
     address: str = "",
 ) -> Tokens:
     """A new login of this user. It ends `ttl_s` (JWT_REFRESH_TOKEN_TTL) after its last refresh.
 
-    Works outside a request too. Raises Unauthenticated for a user who is not active.
+    Works outside a request too. Raises Unauthenticated for a user who is not active, or is a
+    service account: those have access tokens.
     """
     life_s = config.jwt_refresh_token_ttl_s if ttl_s is None else ttl_s
     login_id = new_id()
     refresh = tokens.new_refresh(config, login_id)
     with transaction():
-        user = User.get_or_none((User.id == user_id) & (User.state == "active"))
+        user = User.get_or_none(
+            (User.id == user_id) & (User.state == "active") & (User.kind == "person")
+        )
         if user is None:
             raise Unauthenticated("This user is not active.", code="user_disabled")
         now = now_ms()
@@ -80,11 +88,23 @@ def open_login(
             rotated_at=now,
             created_at=now,
             expires_at=now + int(life_s * 1000),
+            method=method,
             user_agent=user_agent[:200],
             address=address[:64],
         ).execute()
-        audit.append("login", "user", user_id, actor_id=user_id, login_id=login_id)
+        audit.append("login", "user", user_id, actor_id=user_id, login_id=login_id, method=method)
     return _tokens(config, user, login_id, refresh, life_s)
+
+
+def open_here(user_id: str, method: Method) -> Tokens:
+    """A new login of this user for the program behind this request; raises as `open_login`."""
+    return open_login(
+        tokens.configuration(),
+        user_id,
+        method=method,
+        user_agent=request.headers.get("User-Agent", ""),
+        address=request.remote_addr or "",
+    )
 
 
 @retried

@@ -9,6 +9,7 @@ from typing import Final
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from airavata_scheduler.functions.common_passwords import is_common
 from airavata_scheduler.models.errors import BadInput
 
 MIN_CHARS: Final = 10
@@ -21,45 +22,19 @@ _turns = threading.BoundedSemaphore(4)
 # What is verified for a user who does not exist, so that the answer takes as long.
 _NOBODY: Final = _hasher.hash("nobody has this password")
 
-_COMMON: Final = frozenset(
-    {
-        "1234567890",
-        "12345678910",
-        "0123456789",
-        "0987654321",
-        "1111111111",
-        "abcdefghij",
-        "administrator",
-        "changeme123",
-        "changemenow",
-        "iloveyou123",
-        "letmein1234",
-        "password12",
-        "password123",
-        "password1234",
-        "passwordpassword",
-        "qwerty12345",
-        "qwertyuiop",
-        "welcome1234",
-        "airavata123",
-        "airavata1234",
-        "your-password",
-    }
-)
-
 
 def check_policy(password: str, *, username: str, field: str = "password") -> None:
     """Raise BadInput `weak_password` unless `password` is one that we accept.
 
-    10 to 256 characters, no rule about which; neither well known, nor one repeated character, nor
-    made of the user's name (NIST SP 800-63B, section 5.1.1.2).
+    10 to 256 characters, no rule about which; neither a known word with decoration, nor a walk over
+    the keyboard, nor made of the user's name (NIST SP 800-63B, section 5.1.1.2).
     """
     folded = _normal(password).casefold()
     if len(password) < MIN_CHARS:
         raise _weak(f"A password has at least {MIN_CHARS} characters.", field)
     if len(password) > MAX_CHARS:
         raise _weak(f"A password has at most {MAX_CHARS} characters.", field)
-    if folded in _COMMON or len(set(folded)) < 4:
+    if is_common(folded):
         raise _weak("This password is among the first that anybody would try.", field)
     if username and username.casefold() in folded and len(folded) < len(username) + MIN_CHARS:
         raise _weak("The password must not be made of the user's name.", field)

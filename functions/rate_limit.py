@@ -1,8 +1,9 @@
 """Requests per minute and principal, counted in Redis; in this process's memory while Redis is
 away.
 
-The key is the user of a well-signed token, else the address. Agents are never limited here: their
-calls are paced by the server's own timers. Login has its own back-off in `login_backoff.py`.
+The key is the user of a well-signed or known token, else the address. Agents are never limited
+here: their calls are paced by the server's own timers. Login has its own back-off in
+`login_backoff.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import suppress
 from flask import Flask, Response, request
 from flask_limiter import ApplicationLimit, Limiter
 
-from airavata_scheduler.functions import tokens
+from airavata_scheduler.functions import principals
 from airavata_scheduler.functions.https_only import PROBES
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.queue.connection import CONNECT_TIMEOUT_S, RedisAway
@@ -72,5 +73,5 @@ def _is_exempt() -> bool:
 def _key() -> str:
     """Who is counted. The token is only read here: a revoked one still counts for its user."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    user_id = tokens.signed_subject(token.strip()) if scheme.lower() == "bearer" else None
+    user_id = principals.counted_user(token.strip()) if scheme.lower() == "bearer" else None
     return f"user:{user_id}" if user_id else f"address:{request.remote_addr}"

@@ -25,6 +25,11 @@ _QUIET: Final = frozenset(
 )
 _SECRET_NAMES = re.compile(r"token|secret|password|authorization|cookie|refresh", re.IGNORECASE)
 
+# Without the local variables that structlog shows by itself: any of them may hold a secret.
+_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 _log = structlog.get_logger("airavata_scheduler.request")
 
 
@@ -39,7 +44,7 @@ def configure(level: str, *, redirect: bool = True) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
+            _TRACEBACKS,
             hide_secrets,
             structlog.processors.JSONRenderer(sort_keys=True),
         ],

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from airavata_scheduler.functions import (
     access,
+    access_tokens,
     audit,
     bootstrap,
     grants,
@@ -21,6 +22,7 @@ from airavata_scheduler.functions import (
     passwords,
     principals,
     projects,
+    proofs,
     tokens,
 )
 from airavata_scheduler.functions.etags import check_if_match, etagged, lost_race
@@ -29,7 +31,7 @@ from airavata_scheduler.functions.pagination import PageQuery
 from airavata_scheduler.functions.row_locks import locked
 from airavata_scheduler.functions.shapes import Body, Line, UserName, rfc3339
 from airavata_scheduler.models.database import now_ms, transaction
-from airavata_scheduler.models.errors import BadInput, Conflict
+from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import User
 
@@ -44,6 +46,7 @@ class UserAnswer(BaseModel):
     id: str
     name: str
     full_name: str
+    kind: Literal["person", "service"]
     email: str | None = None
     is_admin: bool
     state: Literal["active", "disabled"] | None = None
@@ -60,9 +63,9 @@ class UserPage(BaseModel):
 
 
 class NewUserAnswer(UserAnswer):
-    """A new user, and the one-time link by which they set their password."""
+    """A new user, and the one-time link by which they set their password; none for a service."""
 
-    link: str
+    link: str | None = None
 
 
 class LinkAnswer(BaseModel):
@@ -72,9 +75,10 @@ class LinkAnswer(BaseModel):
 
 
 class NewUserBody(Body):
-    """A user to make."""
+    """A user to make: a person, or a service account, which has access tokens and no login."""
 
     name: UserName
+    kind: Literal["person", "service"] = "person"
     email: Email = ""
     full_name: Line = ""
     is_admin: bool = False
@@ -117,14 +121,12 @@ def change_me(body: ProfileBody) -> Response:
 @api.post("/me/password", responses={204: None})
 def change_password(body: PasswordBody) -> tuple[str, int]:
     """Change your password; your other logins end."""
-    principal = principals.current()
-    user = User.get_by_id(principal.id)
-    if not passwords.matches(body.current, user.password_hash):
-        raise BadInput("The current password is wrong.", code="wrong_password", field="current")
+    user = User.get_by_id(principals.current().id)
+    proofs.check_password(user, body.current, field="current")
     passwords.check_policy(body.new, username=user.name, field="new")
     with transaction():
         bootstrap.store_password(user.id, body.new)
-        logins.revoke_logins(user.id, keep=principal.login_id)
+        logins.revoke_logins(user.id, keep=principals.current_login())
         audit.append("password_changed", "user", user.id)
     return "", 204
 
@@ -143,7 +145,11 @@ def my_groups(query: PageQuery) -> dict[str, Any]:
 
 @api.post("", responses={201: NewUserAnswer})
 def create_user(body: NewUserBody) -> tuple[dict[str, Any], int]:
-    """Make a user. The answer holds a one-time link by which they set their password."""
+    """Make a user. The answer holds a one-time link by which they set their password.
+
+    A service account gets no link: it has access tokens alone, and is no administrator.
+    """
+    _refuse_administrators(body.is_admin, body.kind)
 
     def make() -> dict[str, Any]:
         user_id, now = new_id(), now_ms()
@@ -152,7 +158,11 @@ def create_user(body: NewUserBody) -> tuple[dict[str, Any], int]:
         except IntegrityError:
             raise bootstrap.name_taken("user", body.name) from None
         grants.user_changed(user_id)
-        audit.append("create", "user", user_id, name=body.name, is_admin=body.is_admin)
+        audit.append(
+            "create", "user", user_id, name=body.name, kind=body.kind, is_admin=body.is_admin
+        )
+        if body.kind == "service":
+            return _shown(User.get_by_id(user_id))
         link = bootstrap.password_link_of(tokens.configuration(), user_id)
         return {**_shown(User.get_by_id(user_id)), "link": link}
 
@@ -190,7 +200,7 @@ def change_user(body: UserBody) -> Response:
 
 @api.delete("/<user>", responses={204: None})
 def disable_user() -> tuple[str, int]:
-    """Disable a user; what they made stays. Their logins end at once."""
+    """Disable a user; what they made stays. Their logins and access tokens end at once."""
     _change(access.target("user").id, {"state": "disabled"})
     return "", 204
 
@@ -199,11 +209,25 @@ def disable_user() -> tuple[str, int]:
 def new_password_link() -> tuple[dict[str, Any], int]:
     """Make a one-time link by which a user sets a new password."""
     user_id = access.target("user").id
+    if User.get_by_id(user_id).kind == "service":
+        raise Conflict(
+            "A service account has no password.",
+            code="service_account",
+            hint="Make a token for it: airavata user tokens create NAME --user SERVICE",
+        )
 
     def make() -> dict[str, Any]:
         return {"link": bootstrap.password_link_of(tokens.configuration(), user_id)}
 
     return create_once(make, secret=True).document, 201
+
+
+def _refuse_administrators(wanted: bool | None, kind: str) -> None:
+    """Raise where `wanted` would make an administrator of a service, or on a token's word."""
+    if wanted and principals.current().login_id is None:
+        raise principals.login_required()  # whoever stole it would have a way in that lasts
+    if wanted and kind == "service":
+        raise Conflict("A service account cannot be an administrator.", code="service_account")
 
 
 def _may_see_all(user_id: str) -> bool:
@@ -212,7 +236,7 @@ def _may_see_all(user_id: str) -> bool:
 
 
 def _change(user_id: str, changes: dict[str, Any]) -> Response:
-    """Apply `changes`, end logins of a user who is disabled, keep one active administrator."""
+    """Apply `changes`, end logins and tokens of a user who is disabled, keep one administrator."""
     with transaction():
         admins = list(
             locked(User.select(User.id).where(User.is_admin & (User.state == "active")))
@@ -220,6 +244,7 @@ def _change(user_id: str, changes: dict[str, Any]) -> Response:
             .tuples()
         )
         user = User.get_by_id(user_id)
+        _refuse_administrators(changes.get("is_admin"), user.kind)
         check_if_match(user.version)
         loses = changes.get("is_admin") is False or changes.get("state") == "disabled"
         if loses and admins == [(user.id,)]:
@@ -239,6 +264,7 @@ def _change(user_id: str, changes: dict[str, Any]) -> Response:
             grants.user_changed(user_id, revokes=loses)
         if changes.get("state") == "disabled":
             logins.revoke_logins(user_id)
+            access_tokens.revoke_all(user_id)
         audit.append("update", "user", user_id, changes=sorted(changes))
         user = User.get_by_id(user_id)
     return etagged(_shown(user), user.version)
@@ -249,6 +275,7 @@ def _shown(user: User, *, public: bool = False) -> dict[str, Any]:
         "id": user.id,
         "name": user.name,
         "full_name": user.full_name,
+        "kind": user.kind,
         "is_admin": bool(user.is_admin),
         "version": user.version,
         "created_at": rfc3339(user.created_at),

@@ -50,6 +50,12 @@ class Configuration:
     openbao_role_id: str
     openbao_secret_id_file: Path | None
     openbao_ssh_path: str
+    oidc_issuer: str
+    oidc_client_id: str
+    oidc_client_secret: str
+    oidc_scopes: str
+    oidc_create_users: bool
+    oidc_ca_file: Path | None
     server_host: str
     public_url: str
     redis_url: str
@@ -156,6 +162,10 @@ def _refuse_misspelt(texts: Mapping[str, str]) -> None:
 def _check_together(configuration: Configuration) -> None:
     if (configuration.tls_cert_file is None) != (configuration.tls_key_file is None):
         raise ConfigurationError("TLS_CERT_FILE and TLS_KEY_FILE must be set together.")
+    if configuration.oidc_issuer and not configuration.oidc_client_id:
+        raise ConfigurationError("OIDC_ISSUER needs OIDC_CLIENT_ID beside it.")
+    if configuration.oidc_issuer and "openid" not in configuration.oidc_scopes.split():
+        raise ConfigurationError("OIDC_SCOPES must contain openid.")
     if configuration.agent_ca_file and not configuration.agent_cert_file:
         raise ConfigurationError("AGENT_CA_FILE needs AGENT_CERT_FILE beside it.")
     if configuration.suspect_after_s <= configuration.heartbeat_s:

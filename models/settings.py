@@ -127,6 +127,33 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _setting("OPENBAO_SSH_PATH", text, "ssh", "Mount of the SSH engine that signs certificates."),
     _setting(
+        "OIDC_ISSUER",
+        web_address,
+        "",
+        "OpenID provider for logins: the address that its discovery document stands below.",
+    ),
+    _setting("OIDC_CLIENT_ID", text, "", "Our name at the OpenID provider."),
+    _setting(
+        "OIDC_CLIENT_SECRET",
+        text,
+        "",
+        "Our secret at the OpenID provider; empty for a public client.",
+        secret=True,
+    ),
+    _setting("OIDC_SCOPES", text, "openid email profile", "What we ask the OpenID provider for."),
+    _setting(
+        "OIDC_CREATE_USERS",
+        boolean,
+        "false",
+        "Whether whoever logs in at the OpenID provider becomes a user; else they must be linked.",
+    ),
+    _setting(
+        "OIDC_CA_FILE",
+        path,
+        "",
+        "The authority that signed the OpenID provider's certificate, where it is a private one.",
+    ),
+    _setting(
         "SERVER_HOST",
         text,
         "0.0.0.0",  # noqa: S104 - as in the guide; a firewall or proxy stands in front

@@ -36,6 +36,7 @@ RULES = (
     Rule(table="enrolment_tokens", column="expires_at"),
     Rule(table="login_links", column="expires_at"),
     Rule(table="logins", column="expires_at"),
+    Rule(table="access_tokens", column="expires_at"),
     # An agent that was away for a weekend may still ask for an answer that it never got.
     Rule(table="claims", column="created_at", least_s=72 * HOUR_S),
     Rule(

@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from airavata_scheduler.backends import openbao_setup
+from airavata_scheduler.backends.openbao_http import Server
+from airavata_scheduler.backends.private_files import write_whole
 from airavata_scheduler.models import database as db
 from airavata_scheduler.models import migrations
+from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.tables import TABLES
 from tests.servers.mariadb import MariaDB
 from tests.servers.openbao import OpenBao
@@ -59,6 +63,20 @@ def openbao_server() -> Iterator[OpenBao]:
     """A private OpenBao for the session, unsealed; what earlier tests left in it is still there."""
     with server_folder("openbao") as folder, running(OpenBao(folder)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def secrets_settings(
+    openbao_server: OpenBao, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The settings by which the scheduler logs in to the session's OpenBao, which is set up."""
+    where = {"OPENBAO_ADDR": openbao_server.address, "OPENBAO_CA_FILE": str(openbao_server.ca_file)}
+    server = Server.of(Configuration.read(where, dotenv=None))
+    file = tmp_path_factory.mktemp("secrets") / "secret-id"
+    with openbao_server.client() as root:
+        role_id = openbao_setup.set_up(root, server).role_id
+        write_whole(file, openbao_setup.wrapped_secret_id(root).encode(), 0o600)
+    return {**where, "OPENBAO_ROLE_ID": role_id, "OPENBAO_SECRET_ID_FILE": str(file)}
 
 
 @pytest.fixture

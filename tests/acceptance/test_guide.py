@@ -21,8 +21,9 @@ from tests.servers.mariadb import PASSWORD as MARIADB_PASSWORD
 from tests.servers.mariadb import USER as MARIADB_USER
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.programs import free_port, missing
+from tests.servers.programs import free_port, missing, running
 from tests.servers.redis import Redis
+from tests.servers.spicedb import SpiceDB
 
 JWT_SECRET_KEY = "0123456789abcdef0123456789abcdef"
 POSTGRES_PASSWORD = "your_secure_password"
@@ -51,7 +52,7 @@ tasks:
 @contextmanager
 def deployment(folder: Path, **settings: str) -> Iterator[Deployment]:
     """A deployment in `folder`, whose every process has ended after the block."""
-    own = {"JWT_SECRET_KEY": JWT_SECRET_KEY, "WORKER_INTERVAL": "30s"}
+    own = {"JWT_SECRET_KEY": JWT_SECRET_KEY, "SPICEDB_TOKEN": "k", "WORKER_INTERVAL": "30s"}
     made = Deployment(folder=folder, settings=own | settings)
     try:
         yield made
@@ -97,11 +98,19 @@ def guide_mariadb(server: MariaDB, name: str) -> Iterator[str]:
 def postgres(
     postgres_server: PostgreSQL, redis_server: Redis, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
-    """`server` and two `daemon`s on PostgreSQL, with an administrator and a worker."""
+    """`server` and two `daemon`s on PostgreSQL, with an administrator and a worker.
+
+    SpiceDB is on PostgreSQL too, and speaks TLS.
+    """
     folder = tmp_path_factory.mktemp("guide-postgres")
+    spicedb_folder = tmp_path_factory.mktemp("guide-spicedb")
     with (
         guide_postgres(postgres_server, "airavata_scheduler") as url,
-        deployment(folder, DATABASE_URL=url, REDIS_URL=redis_server.url) as made,
+        postgres_server.new_database("guide_spicedb") as store,
+        running(SpiceDB(spicedb_folder, tls=True, postgres_url=store)) as spicedb,
+        deployment(
+            folder, DATABASE_URL=url, REDIS_URL=redis_server.url, **spicedb.settings
+        ) as made,
     ):
         made.start("server")
         made.start("daemon")
@@ -114,12 +123,16 @@ def postgres(
 def mariadb(
     mariadb_server: MariaDB, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
-    """`both` on MariaDB, with an administrator and a worker, and no Redis anywhere."""
+    """`both` on MariaDB, with an administrator and a worker, and no Redis anywhere.
+
+    SpiceDB is in memory and speaks no TLS: the guide's beginning.
+    """
     folder = tmp_path_factory.mktemp("guide-mariadb")
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     with (
         guide_mariadb(mariadb_server, "airavata_scheduler") as url,
-        deployment(folder, DATABASE_URL=url, REDIS_URL=nowhere) as made,
+        running(SpiceDB(tmp_path_factory.mktemp("guide-spicedb"))) as spicedb,
+        deployment(folder, DATABASE_URL=url, REDIS_URL=nowhere, **spicedb.settings) as made,
     ):
         made.start("both")
         furnish(made)

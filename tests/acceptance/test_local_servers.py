@@ -17,6 +17,7 @@ from tests.servers.programs import listens
 from tests.waiting import wait_until
 
 PRIVATE = ("secrets", "openbao")
+SECRET = {"data": {"a": "b"}, "options": {"cas": 0}}
 
 
 def openbao(system: LocalSystem, path: str, body: Any = None, token: str = "") -> httpx.Response:
@@ -74,7 +75,7 @@ def test_the_scheduler_logs_in_and_no_root_token_is_left(local: LocalSystem) -> 
 
     wrapped = openbao(local, "transit/encrypt/credentials", {"plaintext": "YQ=="}, token)
     assert wrapped.json()["data"]["ciphertext"].startswith("vault:v1:")
-    written = openbao(local, "credentials/data/x", {"data": {"a": "b"}, "options": {}}, token)
+    written = openbao(local, "credentials/data/x", SECRET, token)
     assert written.status_code == 200, written.text
     assert openbao(local, "sys/mounts", token=token).status_code == 403
     audited = [json.loads(line) for line in audit_lines(local)]
@@ -142,7 +143,7 @@ def test_a_second_start_initialises_nothing_again(own: LocalSystem) -> None:
     """Keys, store and role are those of the first; secrets are still there."""
     start(own)
     token = logged_in(own)
-    assert openbao(own, "credentials/data/x", {"data": {"a": "b"}}, token).status_code == 200
+    assert openbao(own, "credentials/data/x", SECRET, token).status_code == 200
     own.scheduler("local", "--stop")
     keys = sorted(secrets_of(own))
 

@@ -26,6 +26,11 @@ def write(running):
     text = json.dumps(found)
     (folder / "new").write_text(text)
     (folder / "new").replace(folder / "status")
+def once_ready(name):
+    with (folder / "once").open("a") as file:
+        file.write(name + "\\n")
+    if name == os.environ.get("FAILS"):
+        raise ValueError("its set-up failed")
 supervisor = Supervisor(
     children=[
         ChildProcess(
@@ -36,6 +41,8 @@ supervisor = Supervisor(
             is_ready=(folder / f"{name}.ready").exists,
             ready_within_s=10.0,
             drains=name == "drains",
+            after=tuple(json.loads(os.environ.get("AFTER", "{}")).get(name, ())),
+            once_ready=lambda name=name: once_ready(name),
         )
         for name, command in commands.items()
     ],
@@ -56,9 +63,12 @@ def _child(folder: Path, name: str) -> list[str]:
     return ["sh", "-c", f"{trap}; touch {ready}; while :; do sleep 0.05; done"]
 
 
-def _start(folder: Path, commands: dict[str, list[str]]) -> subprocess.Popen[str]:
+def _start(
+    folder: Path, commands: dict[str, list[str]], **environment: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(folder), json.dumps(commands)],
+        env=os.environ | environment,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -86,6 +96,50 @@ def test_children_stop_in_reverse_order(tmp_path: Path) -> None:
     _, error = supervisor.communicate(timeout=30)
 
     assert supervisor.returncode == 0, error
+    assert (tmp_path / "stopped").read_text().split() == ["two", "one"]
+
+
+def test_children_wait_for_those_that_they_need_and_for_nobody_else(tmp_path: Path) -> None:
+    """`slow` and `other` start beside each other; `last` starts once both are ready."""
+    go = tmp_path / "go"
+    slow = ["sh", "-c", f"until [ -e {go} ]; do sleep 0.02; done; {_child(tmp_path, 'slow')[2]}"]
+    commands = {"last": _child(tmp_path, "last"), "slow": slow, "other": _child(tmp_path, "other")}
+    supervisor = _start(tmp_path, commands, AFTER=json.dumps({"last": ["slow", "other"]}))
+
+    wait_until(lambda: _status(tmp_path).get("other", [""])[0] == "running")
+    assert _status(tmp_path)["slow"][0] == "starting"
+    assert _status(tmp_path)["last"][0] == "stopped"
+    go.touch()
+
+    wait_until(lambda: _all_running(tmp_path, 3))
+    assert (tmp_path / "once").read_text().split() == ["other", "slow", "last"]
+    supervisor.terminate()
+    supervisor.communicate(timeout=30)
+
+
+def test_what_follows_a_start_is_done_once(tmp_path: Path) -> None:
+    """Not again after a restart."""
+    supervisor = _start(tmp_path, {"one": _child(tmp_path, "one")})
+    wait_until(lambda: _all_running(tmp_path, 1))
+    pid = _status(tmp_path)["one"][1]
+    assert isinstance(pid, int)
+
+    os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: _all_running(tmp_path, 1) and _status(tmp_path)["one"][1] != pid)
+    assert (tmp_path / "once").read_text().split() == ["one"]
+    supervisor.terminate()
+    supervisor.communicate(timeout=30)
+
+
+def test_a_set_up_that_fails_stops_the_rest(tmp_path: Path) -> None:
+    """Its error is the start's, and no child is left behind."""
+    commands = {name: _child(tmp_path, name) for name in ("one", "two")}
+    supervisor = _start(tmp_path, commands, FAILS="two", AFTER=json.dumps({"two": ["one"]}))
+
+    _, error = supervisor.communicate(timeout=30)
+
+    assert "its set-up failed" in error
     assert (tmp_path / "stopped").read_text().split() == ["two", "one"]
 
 

@@ -1,0 +1,86 @@
+"""What proves who somebody is: a password, and a code beside it. Wrong ones are counted."""
+
+from __future__ import annotations
+
+from flask import request
+
+from airavata_scheduler.functions import login_backoff, passwords, second_factor
+from airavata_scheduler.models.errors import BadInput, Unauthenticated
+from airavata_scheduler.models.tables import User
+
+
+def check_login(username: str, password: str, code: str | None) -> User:
+    """The active user of this name and password, and of this code where one is needed.
+
+    Raises RateLimited; Unauthenticated `wrong_credentials`, the same for nobody's name,
+    `second_factor_required` or `wrong_code`; Unavailable while a code cannot be checked.
+    """
+    login_backoff.check(username, _address())
+    user = User.get_or_none(User.name == username)
+    stored = user.password_hash if user is not None and user.state == "active" else None
+    if not passwords.matches(password, stored) or user is None or stored is None:
+        login_backoff.failed(username, _address())
+        raise Unauthenticated(
+            "The user name or the password is wrong.",
+            code="wrong_credentials",
+            hint="Ask an administrator for a password link if you forgot it.",
+        )
+    if second_factor.is_on(user):
+        _check_second(user, code)
+    login_backoff.succeeded(username, _address())
+    if passwords.needs_rehash(stored):
+        User.update(password_hash=passwords.hashed(password)).where(User.id == user.id).execute()
+    return user
+
+
+def check_link_code(user: User, code: str | None) -> None:
+    """As `check_login`, for a one-time link that stands in for the password."""
+    if second_factor.is_on(user):
+        login_backoff.check(user.name, _address())
+        _check_second(user, code)
+
+
+def check_password(user: User, password: str, *, field: str) -> None:
+    """Return if it is the password of a user who is logged in.
+
+    Raises BadInput `wrong_password`, and RateLimited: a stolen login guesses no faster.
+    """
+    login_backoff.check(user.name, _address())
+    if not passwords.matches(password, user.password_hash):
+        login_backoff.failed(user.name, _address())
+        raise BadInput("The current password is wrong.", code="wrong_password", field=field)
+
+
+def check_code(user: User, code: str) -> None:
+    """Use up a code of a user who is logged in. Raises BadInput `wrong_code`, and RateLimited."""
+    login_backoff.check(user.name, _address())
+    if not second_factor.use(user, code):
+        login_backoff.failed(user.name, _address())
+        raise second_factor.WrongCode
+
+
+def first_step(user: User, code: str) -> int:
+    """The step of a code that switches the second factor on; raises as `check_code`."""
+    login_backoff.check(user.name, _address())
+    step = second_factor.step_of(user, code)
+    if step is None:
+        login_backoff.failed(user.name, _address())
+        raise second_factor.WrongCode
+    return step
+
+
+def _check_second(user: User, code: str | None) -> None:
+    if code is None:
+        raise Unauthenticated(
+            "This account has a second factor: it takes a code beside the password.",
+            code="second_factor_required",
+            hint="Type the digits of your authenticator, or a recovery code.",
+        )
+    if not second_factor.use(user, code):
+        login_backoff.failed(user.name, _address())
+        wrong = second_factor.WrongCode()
+        raise Unauthenticated(wrong.detail, code="wrong_code", hint=wrong.hint)
+
+
+def _address() -> str:
+    return request.remote_addr or ""
