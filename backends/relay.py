@@ -10,6 +10,7 @@ another deployment filled, from ours.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +34,7 @@ MAX_KEYS: Final = 900  # of one write; SpiceDB takes 1,000 updates
 BATCH_ENTRIES: Final = 200
 TRIES: Final = 20  # against other relayers; each failure means that another one got on
 LOCK_WAIT_S: Final = 3.0
+WITHIN_S: Final = 10.0  # a longer backlog is relayed in several turns
 
 _DEPLOYMENT: Final = "authz:deployment"  # who we are, for ever
 _PROJECTION: Final = "authz:projection"  # which filling of SpiceDB is ours
@@ -178,18 +180,30 @@ def relay(before_mark: Callable[[], None] = lambda: None) -> int:
             "SpiceDB, which decides who may do what, answers too slowly.", retry_after_s=2.0
         )
     try:
-        total = 0
-        for _ in range(TRIES):
-            entries = outbox.waiting(1)
-            if not entries:
-                return total
-            try:
-                total += _relay_batch(before_mark)
-            except Fenced:
-                _relayer.position = None
-        return total
+        return _relay_all(before_mark)
     finally:
         _relayer.lock.release()
+
+
+def _relay_all(before_mark: Callable[[], None]) -> int:
+    total = failures = 0
+    until_s = time.monotonic() + WITHIN_S
+    while outbox.waiting(1):
+        if failures == TRIES or time.monotonic() > until_s:
+            # Never go on as if all were done: what still waits may be a revoke.
+            raise PermissionsUnavailable(
+                "Many changes of grants are on their way to SpiceDB.",
+                hint="Try again in a moment; running tasks go on.",
+                retry_after_s=2.0,
+            )
+        try:
+            total += _relay_batch(before_mark)
+            failures = 0
+        except (Fenced, StoreForeign):
+            # Another relayer got on, or SpiceDB lost even its schema: the marks will tell.
+            _relayer.position = None
+            failures += 1
+    return total
 
 
 def _relay_batch(before_mark: Callable[[], None]) -> int:
