@@ -117,8 +117,24 @@ def projection_id() -> str | None:
 def new_projection() -> str:
     """A new mark, noted in the database before SpiceDB has it: until then every check fails."""
     name = f"{deployment_id()}/{new_id()}"
-    deployment.write(_PROJECTION, name)
+    note_projection(name)
     return name
+
+
+def note_projection(name: str) -> None:
+    """Note whose relationships SpiceDB holds; once more at a rebuild's end, see below."""
+    deployment.write(_PROJECTION, name)
+
+
+def adopt_projection(database: SpiceDB, *, instead_of: str) -> None:
+    """What a rebuild does that was fenced off: the one that got on counts, not its own mark.
+
+    It may have noted its own after the other one was through; while the other one still runs, that
+    one notes its own at its end.
+    """
+    there = read_marks(database)
+    if there.projection is not None and there.deployment == deployment_id():
+        deployment.swap(_PROJECTION, instead_of, there.projection)
 
 
 def whole(projection: str) -> Question:
