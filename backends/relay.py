@@ -144,6 +144,13 @@ def whole(projection: str) -> Question:
     )
 
 
+def reached(position: int) -> Question:
+    """Asks SpiceDB whether its state is the one of this position; so does this with each check."""
+    return Question(
+        kind=RELAY[0], id=RELAY[1], permission="position", user_kind="mark", user_id=str(position)
+    )
+
+
 def read_marks(database: SpiceDB) -> Marks:
     """The relay's marks in SpiceDB; all None where it is empty or knows no schema."""
     try:
