@@ -92,6 +92,8 @@ def _said(tree: ast.Module, places: dict[str, int]) -> Iterator[tuple[str, ast.e
             )
         elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
             # Checks give `code, sentence` or `code, sentence, position`.
+            if len(node.value.elts) < 2:
+                continue
             first, second = node.value.elts[:2]
             if isinstance(second, ast.Constant | ast.JoinedStr) or "_" in ast.unparse(first):
                 yield "check", first
