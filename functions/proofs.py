@@ -52,7 +52,7 @@ def check_password(user: User, password: str, *, field: str) -> None:
 
 
 def check_code(user: User, code: str) -> None:
-    """Use up a code of a user who is logged in. Raises BadInput `second_factor_wrong`, and RateLimited."""
+    """Use up a code of a user who is logged in. Raises WrongCode, and RateLimited."""
     login_backoff.check(user.name, _address())
     if not second_factor.use(user, code):
         login_backoff.failed(user.name, _address())
