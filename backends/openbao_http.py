@@ -90,7 +90,7 @@ class Server:
         return hvac.Client(
             url=self.address,
             token=token,
-            timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+            timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),  # type: ignore[arg-type] # as requests has it
             session=session,
             allow_redirects=True,
         )

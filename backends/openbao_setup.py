@@ -7,6 +7,7 @@ harm. `airavata-scheduler local`, the operator's command and the tests use it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,8 +68,7 @@ def set_up(client: hvac.Client, server: Server) -> SetUp:
     )
     _set_up_ssh(client, server)
     for name in (POLICY, OPERATOR_POLICY):
-        text = policy_text(server, name)
-        call(lambda name=name, text=text: client.sys.create_or_update_policy(name, text))
+        call(partial(client.sys.create_or_update_policy, name, policy_text(server, name)))
     return SetUp(role_id=_set_up_role(client))
 
 
