@@ -13,9 +13,10 @@ PIP_LINES := sed -u -n -e "s/^Collecting /  /p" -e "/^Successfully/p"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test nightly check lint types arrows floor docs format schema openapi bench clean
+.PHONY: spicedb-schema-upload spicedb-validate
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z][a-zA-Z_-]*:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-zA-Z_-]*:.*## / {printf "  make %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## Run the whole system on this machine; the first time builds SpiceDB (2-4 minutes)
 	@PYTHON=$(PYTHON) deploy/spicedb.sh >/dev/null
@@ -56,9 +57,17 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: $(STAMP) ## Write db/schema.sql and db/schema.mysql.sql from the models
+schema: $(STAMP) ## Write the files of db/ from the models and from SpiceDB's schema
 	$(BIN)/airavata-scheduler db schema --dialect postgresql > db/schema.sql
 	$(BIN)/airavata-scheduler db schema --dialect mysql > db/schema.mysql.sql
+	cp backends/spicedb_schema.zed db/spicedb_schema.zed
+
+spicedb-schema-upload: $(READY) ## Write SpiceDB's schema to the server at SPICEDB_ENDPOINT
+	$(BIN)/airavata-scheduler authz upload
+
+spicedb-validate: $(READY) ## Check by zed, or by a private SpiceDB, that the schema means what db/ says
+	@command -v zed >/dev/null || PYTHON=$(PYTHON) deploy/spicedb.sh >/dev/null
+	$(BIN)/airavata-scheduler authz validate db/spicedb_validation.yaml
 
 openapi: $(STAMP) ## Write docs/openapi.json from the functions
 	$(BIN)/airavata-scheduler openapi > docs/openapi.json

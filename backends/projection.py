@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from airavata_scheduler.backends import relay
-from airavata_scheduler.backends.relay import ProjectionMissing, mark
-from airavata_scheduler.backends.spicedb import Fence, SpiceDB, spicedb
+from airavata_scheduler.backends.relay import Marks, ProjectionMissing, mark
+from airavata_scheduler.backends.spicedb import Fence, Fenced, SpiceDB, spicedb
 from airavata_scheduler.models import deployment, outbox, relations
 from airavata_scheduler.models.database import execute, transaction
 from airavata_scheduler.models.ids import new_id
@@ -77,6 +77,16 @@ def rebuild(
         relay.check_marks(marks)
     database.write_schema(schema_text())
     projection = relay.new_projection()
+    try:
+        count = _fill(database, marks, projection, progress)
+    except Fenced:
+        relay.adopt_projection(database, instead_of=projection)
+        raise
+    _log.info("permissions: SpiceDB was filled with %d relationships", count)
+    return count
+
+
+def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[int], None]) -> int:
     mine = mark("rebuild", new_id())
     deployment.write(_REBUILD, mine.subject_id)
     database.write([mine], [old for old in marks.relationships() if old != mine], marks.fences())
@@ -95,8 +105,8 @@ def rebuild(
     with transaction():
         outbox.forget_tokens()
         outbox.keep_tokens([outbox.NEWEST, outbox.SHARED], token=token, position=position)
+        relay.note_projection(projection)
         deployment.write(_REBUILD, "")
-    _log.info("permissions: SpiceDB was filled with %d relationships", count)
     return count
 
 

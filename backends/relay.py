@@ -10,6 +10,7 @@ another deployment filled, from ours.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +34,7 @@ MAX_KEYS: Final = 900  # of one write; SpiceDB takes 1,000 updates
 BATCH_ENTRIES: Final = 200
 TRIES: Final = 20  # against other relayers; each failure means that another one got on
 LOCK_WAIT_S: Final = 3.0
+WITHIN_S: Final = 10.0  # a longer backlog is relayed in several turns
 
 _DEPLOYMENT: Final = "authz:deployment"  # who we are, for ever
 _PROJECTION: Final = "authz:projection"  # which filling of SpiceDB is ours
@@ -115,14 +117,37 @@ def projection_id() -> str | None:
 def new_projection() -> str:
     """A new mark, noted in the database before SpiceDB has it: until then every check fails."""
     name = f"{deployment_id()}/{new_id()}"
-    deployment.write(_PROJECTION, name)
+    note_projection(name)
     return name
+
+
+def note_projection(name: str) -> None:
+    """Note whose relationships SpiceDB holds; once more at a rebuild's end, see below."""
+    deployment.write(_PROJECTION, name)
+
+
+def adopt_projection(database: SpiceDB, *, instead_of: str) -> None:
+    """What a rebuild does that was fenced off: the one that got on counts, not its own mark.
+
+    It may have noted its own after the other one was through; while the other one still runs, that
+    one notes its own at its end.
+    """
+    there = read_marks(database)
+    if there.projection is not None and there.deployment == deployment_id():
+        deployment.swap(_PROJECTION, instead_of, there.projection)
 
 
 def whole(projection: str) -> Question:
     """Asks SpiceDB whether it holds our relationships, wholly; goes along with every check."""
     return Question(
         kind=RELAY[0], id=RELAY[1], permission="whole", user_kind="mark", user_id=projection
+    )
+
+
+def reached(position: int) -> Question:
+    """Asks SpiceDB whether its state is the one of this position; so does this with each check."""
+    return Question(
+        kind=RELAY[0], id=RELAY[1], permission="position", user_kind="mark", user_id=str(position)
     )
 
 
@@ -178,18 +203,30 @@ def relay(before_mark: Callable[[], None] = lambda: None) -> int:
             "SpiceDB, which decides who may do what, answers too slowly.", retry_after_s=2.0
         )
     try:
-        total = 0
-        for _ in range(TRIES):
-            entries = outbox.waiting(1)
-            if not entries:
-                return total
-            try:
-                total += _relay_batch(before_mark)
-            except Fenced:
-                _relayer.position = None
-        return total
+        return _relay_all(before_mark)
     finally:
         _relayer.lock.release()
+
+
+def _relay_all(before_mark: Callable[[], None]) -> int:
+    total = failures = 0
+    until_s = time.monotonic() + WITHIN_S
+    while outbox.waiting(1):
+        if failures == TRIES or time.monotonic() > until_s:
+            # Never go on as if all were done: what still waits may be a revoke.
+            raise PermissionsUnavailable(
+                "Many changes of grants are on their way to SpiceDB.",
+                hint="Try again in a moment; running tasks go on.",
+                retry_after_s=2.0,
+            )
+        try:
+            total += _relay_batch(before_mark)
+            failures = 0
+        except (Fenced, StoreForeign):
+            # Another relayer got on, or SpiceDB lost even its schema: the marks will tell.
+            _relayer.position = None
+            failures += 1
+    return total
 
 
 def _relay_batch(before_mark: Callable[[], None]) -> int:

@@ -109,7 +109,8 @@ class SpiceDB:
 
     def __init__(self, endpoint: str, token: str, *, insecure: bool, ca: bytes | None) -> None:
         self.endpoint = endpoint
-        self._away_until = 0.0
+        self._away_until: float | None = None  # it hung: nobody waits for it before this moment
+        self._probe = threading.Lock()  # held by the one call that finds out whether it is back
         if insecure:
             self._client: Any = InsecureClient(endpoint, token, _CHANNEL)
         else:
@@ -226,16 +227,32 @@ class SpiceDB:
             raise self._meaning(error) from None
 
     def _call(self, call: Callable[[], _R], *, again: bool = False) -> _R:
-        if time.monotonic() < self._away_until:
+        """One call; one that hangs must not hold a thread of each request for the whole time-out.
+
+        After a time-out calls fail at once, but for one each second, which finds out more.
+        """
+        away_until = self._away_until
+        if away_until is None:
+            return self._called(call, again=again)
+        if time.monotonic() < away_until or not self._probe.acquire(blocking=False):
             raise _away()
+        try:
+            answer = self._called(call, again=again)
+            self._away_until = None
+            return answer
+        finally:
+            self._probe.release()
+
+    def _called(self, call: Callable[[], _R], *, again: bool) -> _R:
         try:
             return call()
         except grpc.RpcError as error:
             if again and error.code() == grpc.StatusCode.UNAVAILABLE:
-                return self._call(call)
+                return self._called(call, again=False)
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-                # One that hangs must not hold a thread of each request for the whole time-out.
                 self._away_until = time.monotonic() + AWAY_S
+            elif self._away_until is not None:
+                self._away_until = None  # it speaks, or its port is closed: nobody has to wait
             raise self._meaning(error) from None
 
     def _meaning(self, error: Any) -> Exception:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from airavata_scheduler.backends import projection, relay, spicedb
 from airavata_scheduler.backends.spicedb import Fenced
-from airavata_scheduler.commands import start_checks
+from airavata_scheduler.commands import start_checks, validation
 from airavata_scheduler.models import database
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import Conflict
@@ -14,7 +16,7 @@ from airavata_scheduler.models.errors import Conflict
 
 @click.group("authz")
 def command() -> None:
-    """SpiceDB: upload the schema, fill and compare the relationships."""
+    """SpiceDB: validate and upload the schema, fill and compare the relationships."""
 
 
 @command.command()
@@ -64,6 +66,24 @@ def relay_now() -> None:
     _connect()
     with database.connected():
         click.echo(f"Relayed: {relay.relay()} changes.")
+
+
+@command.command()
+@click.argument("file", type=click.Path(path_type=Path), default=validation.DEFAULT)
+def validate(file: Path) -> None:
+    """Say whether the schema means what FILE says (db/spicedb_validation.yaml); needs no setting.
+
+    By `zed validate` where zed is on the PATH, else by a private SpiceDB.
+    """
+    status = validation.by_zed(file)
+    if status is not None:
+        raise SystemExit(status)
+    count, faults = validation.by_spicedb(file)
+    for fault in faults:
+        click.echo(fault, err=True)
+    if faults:
+        raise SystemExit(1)
+    click.echo(f"All {count} statements of {file} hold.")
 
 
 def _connect() -> None:

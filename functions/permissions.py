@@ -22,7 +22,7 @@ from airavata_scheduler.backends import relay
 from airavata_scheduler.backends.spicedb import Question, StoreForeign, spicedb
 from airavata_scheduler.functions.principals import Principal
 from airavata_scheduler.models import outbox
-from airavata_scheduler.models.outbox import Named
+from airavata_scheduler.models.outbox import Freshness, Named
 from airavata_scheduler.models.relations import SYSTEM
 
 if TYPE_CHECKING:
@@ -145,21 +145,26 @@ def ask(questions: Sequence[Question], objects: Sequence[Named]) -> list[bool]:
 
     Raises Unavailable where it cannot be asked, or does not hold our relationships wholly.
     """
-    token = _fresh_token(list(dict.fromkeys(objects)))
+    state = _fresh(list(dict.fromkeys(objects)))
     projection = relay.projection_id()
     if projection is None:
         raise relay.missing()
+    database, marks = spicedb(), (relay.whole(projection), relay.reached(state.position))
     try:
-        *answers, whole = spicedb().check([*questions, relay.whole(projection)], token=token)
+        *answers, whole, reached = database.check([*questions, *marks], token=state.token)
     except StoreForeign:
-        raise relay.missing() from None
+        whole = reached = False
+    if not (whole and reached):
+        # Mostly SpiceDB answered from a state of some seconds ago, which is new enough for us; but
+        # it may be another's, empty, or restored: the newest marks tell, with the reason.
+        relay.check_marks(relay.read_marks(database))
     if not whole:
         raise relay.missing()
     return answers
 
 
-def _fresh_token(objects: Sequence[Named]) -> str | None:
-    """The token to ask with; relays first where something that matters waits."""
+def _fresh(objects: Sequence[Named]) -> Freshness:
+    """What to ask with; relays first where something that matters waits."""
     if outbox.in_transaction():
         # What others revoked could not be relayed here, and our own rows are not committed yet.
         raise RuntimeError("permissions are asked for before the transaction, not inside")
@@ -167,7 +172,7 @@ def _fresh_token(objects: Sequence[Named]) -> str | None:
     if state.waiting:
         relay.relay()
         state = outbox.freshness(objects)
-    return state.token
+    return state
 
 
 def _object(found: Target) -> Named:
@@ -185,7 +190,7 @@ def scope_ids(principal: Principal, kind: str, permission: str) -> list[str]:
     key = (principal.id, kind, permission)
     if key not in known:
         ask([], [])  # raises where SpiceDB does not hold our relationships
-        token = _fresh_token([])
+        token = _fresh([]).token
         try:
             known[key] = spicedb().objects(kind, permission, principal.id, token=token)
         except StoreForeign:

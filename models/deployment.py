@@ -26,6 +26,12 @@ def write(name: str, value: str) -> None:
         change(sql, (value, name))  # another may have been first
 
 
+def swap(name: str, before: str, after: str) -> None:
+    """Set `name` to `after` if its value is `before`."""
+    sql = f"UPDATE deployment SET value = %s, at = {now_sql()} WHERE name = %s AND value = %s"
+    change(sql, (after, name, before))
+
+
 def write_once(name: str, value: str) -> str:
     """Set `name` to `value` unless it has one; the value that it has afterwards."""
     row = (name, value, now_ms())

@@ -55,6 +55,7 @@ class Freshness:
 
     waiting: bool  # something that concerns it is not relayed yet
     token: str | None  # SpiceDB's state must be at least this new; None: nothing was ever written
+    position: int  # SpiceDB must have got at least this far; 0: nothing was ever written
 
 
 def relationship(resource: Named, relation: str, subject: Named) -> Relationship:
@@ -193,6 +194,8 @@ SELECT 0, NULL, COUNT(*) FROM (
   SELECT 1 AS one FROM outbox WHERE relayed_at IS NULL {about} LIMIT 1) AS w
 UNION ALL
 SELECT 1, token, position FROM zed_tokens WHERE (object_kind = %s AND object_id = %s) {objects}
+UNION ALL
+SELECT 2, NULL, position FROM zed_tokens WHERE object_kind = %s AND object_id = %s
 """
 
 
@@ -202,11 +205,12 @@ def freshness(objects: Sequence[Named]) -> Freshness:
     about = f"AND (revokes = TRUE OR object_kind NOT IN {LEAVES}{either})" if objects else ""
     names = [text for named in objects for text in named]
     base = SHARED if objects else NEWEST
-    rows = execute(_FRESHNESS.format(about=about, objects=either), [*names, *base, *names])
+    rows = execute(_FRESHNESS.format(about=about, objects=either), [*names, *base, *names, *NEWEST])
     tokens = [(int(row[2]), str(row[1])) for row in rows if row[0] == 1]
     return Freshness(
         waiting=any(row[0] == 0 and row[2] for row in rows),
         token=max(tokens)[1] if tokens else None,
+        position=max((int(row[2]) for row in rows if row[0] == 2), default=0),
     )
 
 
