@@ -119,6 +119,9 @@ def _is_passing(error: Exception) -> bool:
         return not isinstance(error, requests.exceptions.SSLError)
     if isinstance(error, hvac.exceptions.VaultDown):
         return not _is_sealed(error)
+    if isinstance(error, hvac.exceptions.InvalidRequest):
+        # A KV engine that was just made says so for half a second.
+        return "upgrading from non-versioned" in _text(error)
     return isinstance(error, hvac.exceptions.InternalServerError | hvac.exceptions.BadGateway)
 
 

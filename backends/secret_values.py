@@ -21,7 +21,7 @@ from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import Credential, CredentialVersion
 
 # A value without a row is collected after twice this time: by then its row was never to come.
-ROW_WITHIN_S: Final = 15.0
+ROW_WITHIN_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 _R = TypeVar("_R")

@@ -59,8 +59,17 @@ def new_password_link(config: Configuration, username: str) -> str:
 
 
 def password_link_of(config: Configuration, user_id: str) -> str:
-    """As `new_password_link`, by id; earlier links of the user that were not used end."""
+    """As `new_password_link`, by id; earlier links of the user that were not used end.
+
+    Raises Conflict for a service account.
+    """
     with transaction():
+        if User.select().where((User.id == user_id) & (User.kind == "service")).exists():
+            raise Conflict(
+                "A service account has no password.",
+                code="service_account",
+                hint="Make a token for it: airavata user tokens create NAME --user SERVICE",
+            )
         LoginLink.delete().where(
             (LoginLink.user_id == user_id) & LoginLink.used_at.is_null()
         ).execute()

@@ -98,8 +98,7 @@ def reveal_value(body: RevealBody) -> Response:
     version = CredentialVersion.get_or_none(
         (CredentialVersion.credential_id == row.id) & (CredentialVersion.number == number)
     )
-    ended = version is None or version.state == "destroyed"
-    if ended or (version.state == "previous" and version.ends_at <= now_ms()):
+    if version is None or _has_ended(version):
         raise Gone(
             f"Version {number} of {row.name} has ended.",
             code="version_ended",
@@ -147,6 +146,13 @@ def _change(body: ValueBody, *, reason: Reason, keep_s: int) -> Response:
     response = jsonify(document)
     response.set_etag(str(document["version"]))
     return response
+
+
+def _has_ended(version: CredentialVersion) -> bool:
+    """Whether nobody may use the value any more."""
+    if version.state == "previous":
+        return (version.ends_at or 0) <= now_ms()
+    return version.state == "destroyed"
 
 
 def _shown(row: CredentialVersion) -> dict[str, Any]:

@@ -195,8 +195,7 @@ def list_credentials(query: CredentialQuery) -> dict[str, Any]:
 @api.get("/<credential>", responses={200: CredentialAnswer})
 def get_credential() -> Response:
     """Show a credential, without its value."""
-    document = shown_one(access.target("credential").id)
-    return etagged(document, document["version"])
+    return _answer(access.target("credential").id)
 
 
 @api.patch("/<credential>", responses={200: CredentialAnswer})
@@ -221,7 +220,7 @@ def change_credential(body: CredentialBody) -> Response:
             audit.append("update", "credential", row.id, changes=sorted(changes))
     except IntegrityError:
         raise rows.name_taken(changes["name"]) from None
-    return get_credential()
+    return _answer(found.id)
 
 
 @api.delete("/<credential>", responses={204: None})
@@ -261,6 +260,11 @@ def unshare_credential(query: UnshareQuery) -> tuple[str, int]:
     with transaction():
         shares.unshared("credential", target, query)
     return "", 204
+
+
+def _answer(credential_id: str) -> Response:
+    document = shown_one(credential_id)
+    return etagged(document, document["version"])
 
 
 def value_of(kind: str, body: ValueBody) -> Value:

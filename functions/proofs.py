@@ -13,7 +13,7 @@ def check_login(username: str, password: str, code: str | None) -> User:
     """The active user of this name and password, and of this code where one is needed.
 
     Raises RateLimited; Unauthenticated `wrong_credentials`, the same for nobody's name,
-    `second_factor_required` or `wrong_code`; Unavailable while a code cannot be checked.
+    `second_factor_required` or `second_factor_wrong`; Unavailable while a code cannot be checked.
     """
     login_backoff.check(username, _address())
     user = User.get_or_none(User.name == username)
@@ -52,7 +52,7 @@ def check_password(user: User, password: str, *, field: str) -> None:
 
 
 def check_code(user: User, code: str) -> None:
-    """Use up a code of a user who is logged in. Raises BadInput `wrong_code`, and RateLimited."""
+    """Use up a code of a user who is logged in. Raises WrongCode, and RateLimited."""
     login_backoff.check(user.name, _address())
     if not second_factor.use(user, code):
         login_backoff.failed(user.name, _address())
@@ -79,7 +79,7 @@ def _check_second(user: User, code: str | None) -> None:
     if not second_factor.use(user, code):
         login_backoff.failed(user.name, _address())
         wrong = second_factor.WrongCode()
-        raise Unauthenticated(wrong.detail, code="wrong_code", hint=wrong.hint)
+        raise Unauthenticated(wrong.detail, code="second_factor_wrong", hint=wrong.hint)
 
 
 def _address() -> str:

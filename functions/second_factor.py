@@ -33,7 +33,7 @@ _RECOVERY_BYTES: Final = 10  # 80 random bits: a leaked digest cannot be searche
 class WrongCode(BadInput):
     """The code is wrong, or was used already."""
 
-    code = "wrong_code"
+    code = "second_factor_wrong"
 
     def __init__(self) -> None:
         super().__init__(

@@ -209,12 +209,6 @@ def disable_user() -> tuple[str, int]:
 def new_password_link() -> tuple[dict[str, Any], int]:
     """Make a one-time link by which a user sets a new password."""
     user_id = access.target("user").id
-    if User.get_by_id(user_id).kind == "service":
-        raise Conflict(
-            "A service account has no password.",
-            code="service_account",
-            hint="Make a token for it: airavata user tokens create NAME --user SERVICE",
-        )
 
     def make() -> dict[str, Any]:
         return {"link": bootstrap.password_link_of(tokens.configuration(), user_id)}

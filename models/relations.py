@@ -1,7 +1,7 @@
 """What must stand in SpiceDB: the relationships that follow from the rows of the database.
 
-Rows are the truth: a relationship exists if its SELECT (`projections.py`) finds it now. Nothing else
-decides what is written to SpiceDB, be it the relay (`true_among`) or a rebuild (`every`).
+Rows are the truth: a relationship exists if its SELECT (`projections.py`) finds it now. Nothing
+else decides what is written to SpiceDB, be it the relay (`true_among`) or a rebuild (`every`).
 """
 
 from __future__ import annotations

@@ -90,7 +90,11 @@ def _said(tree: ast.Module, places: dict[str, int]) -> Iterator[tuple[str, ast.e
                 for key, value in zip(node.keys, node.values, strict=True)
                 if isinstance(key, ast.Constant) and key.value == "code"
             )
-        elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
+        elif (
+            isinstance(node, ast.Return)
+            and isinstance(node.value, ast.Tuple)
+            and len(node.value.elts) > 1
+        ):
             # Checks give `code, sentence` or `code, sentence, position`.
             first, second = node.value.elts[:2]
             if isinstance(second, ast.Constant | ast.JoinedStr) or "_" in ast.unparse(first):

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from airavata_scheduler.functions import scopes
+from airavata_scheduler.functions.bootstrap import new_password_link
+from airavata_scheduler.functions.logins import open_login
 from airavata_scheduler.functions.route_table import ROUTES
 from airavata_scheduler.models import database
 from airavata_scheduler.models.database import now_ms
+from airavata_scheduler.models.errors import Conflict, Unauthenticated
 from airavata_scheduler.models.ids import new_id, secret_digest
 from airavata_scheduler.models.tables import AccessToken, AuditEntry, IdempotencyKey, User
 from tests.api import Api, Caller, LoggedIn, MakeApi, with_headers
@@ -313,8 +316,12 @@ def test_a_service_account_has_tokens_alone(api: Api) -> None:
     assert caller.get("/auth/status").json["user"]["name"] == "robot"
     assert admin.post("/users/robot/password-link").json["code"] == "service_account"
     assert admin.patch("/users/robot", {"is_admin": True}).json["code"] == "service_account"
+    with pytest.raises(Conflict, match="no password"):  # at the operator's command line
+        new_password_link(api.config, "robot")
     refused = admin.post("/users", {"name": "boss", "kind": "service", "is_admin": True})
     assert refused.json["code"] == "service_account"
+    with pytest.raises(Unauthenticated):
+        open_login(api.config, answer.json["id"])
 
 
 def test_an_administrator_makes_no_token_of_a_person(api: Api) -> None:

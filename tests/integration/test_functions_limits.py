@@ -206,3 +206,20 @@ def test_no_secret_is_logged(api: Api, lines: io.StringIO) -> None:
     assert password not in text
     assert ada.tokens["refresh_token"] not in text
     assert "asl_123" not in text
+
+
+def test_what_stands_in_an_address_is_not_logged(api: Api, lines: io.StringIO) -> None:
+    """The way back from an OpenID provider carries a code and a state; tokens stand in headers."""
+    ada = api.user("ada")
+    body = {"name": "ci", "scopes": ["read"]}
+    token = ada.post("/users/me/tokens", body).json["token"]
+
+    api.nobody.get("/auth/oidc/callback?state=aof_canary-1&code=canary-2")
+    api.nobody.get("/auth/oidc/start?redirect=http://127.0.0.1:1/canary-3&challenge=x")
+    api.nobody.get("/users/me", headers={"Authorization": f"Bearer {token}"})
+    api.nobody.post("/auth/oidc/token", {"code": "canary-4", "verifier": "canary-5" * 6})
+    api.nobody.post("/auth/login", {"username": "ada", "password": "x", "code": "canary-6"})
+
+    assert len(logged(lines)) >= 6
+    assert "canary" not in lines.getvalue()
+    assert token not in lines.getvalue()

@@ -377,6 +377,7 @@ def test_linking_is_bound_to_its_user(api: Api) -> None:
     as_login = exchanged(api, codes[1])
 
     assert (by_another.status_code, as_login.status_code) == (403, 403)
+    assert {by_another.json["code"], as_login.json["code"]} == {"openid_denied"}
     assert ExternalIdentity.select().count() == 0
 
 

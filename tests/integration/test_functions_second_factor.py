@@ -109,7 +109,7 @@ def test_a_step_works_once(api: Api) -> None:
     answers = [log_in(api, code=code) for code in (first, first, device.code())]
 
     assert [answer.status_code for answer in answers] == [200, 401, 200]
-    assert answers[1].json["code"] == "wrong_code"
+    assert answers[1].json["code"] == "second_factor_wrong"
 
 
 def test_the_code_that_confirmed_is_used(api: Api) -> None:
@@ -150,7 +150,7 @@ def test_wrong_codes_cost_time(api: Api) -> None:
     answers = [log_in(api, code=device.wrong()).json["code"] for _ in range(6)]
     right = log_in(api, code=device.code())
 
-    assert answers == ["wrong_code"] * 5 + ["login_backoff"]
+    assert answers == ["second_factor_wrong"] * 5 + ["login_backoff"]
     assert (right.status_code, right.json["code"]) == (429, "login_backoff")
 
 
@@ -224,7 +224,7 @@ def test_a_stolen_login_switches_nothing(api: Api) -> None:
 
     assert (on.status_code, on.json["code"]) == (422, "wrong_password")
     assert nothing.json["code"] == "missing_field"
-    assert {answer.json["code"] for answer in wrong} == {"wrong_password", "wrong_code"}
+    assert {answer.json["code"] for answer in wrong} == {"wrong_password", "second_factor_wrong"}
     assert held_up.json["code"] == "login_backoff"
     assert ada.get("/users/me/totp").json["enabled"] is True
 
@@ -296,6 +296,6 @@ def test_confirming_takes_a_start(api: Api) -> None:
     first, second = (careful.post("/users/me/totp/confirm", body) for _ in range(2))
 
     assert early.json["code"] == "second_factor_not_started"
-    assert (wrong.status_code, wrong.json["code"]) == (422, "wrong_code")
+    assert (wrong.status_code, wrong.json["code"]) == (422, "second_factor_wrong")
     assert first.json == second.json
     assert RecoveryCode.select().count() == 10

@@ -89,6 +89,11 @@ class OpenBao:
         finally:
             client.adapter.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.server.pid
+
     def start(self) -> None:
         """Start it, on the same port each time; the first time it is initialised. Active after."""
         self.server.start(lambda: self.health() is not None)

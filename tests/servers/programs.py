@@ -152,6 +152,12 @@ class Server:
             raise AssertionError(f"{self.command[0]} ended at its start:\n{tail}")
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None

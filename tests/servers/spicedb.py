@@ -57,6 +57,11 @@ class _Program:
             return InsecureClient(self.endpoint, key)
         return SyncClient(self.endpoint, bearer_token_credentials(key, self.ca_file.read_bytes()))
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.server.pid
+
     def start(self) -> None:
         """Start it, on the same port each time, and wait until its store answers."""
         self.server.start(self.answers)
