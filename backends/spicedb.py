@@ -40,9 +40,28 @@ from authzed.api.v1 import (
 from authzed.api.v1 import Relationship as WireRelationship
 from grpcutil import bearer_token_credentials
 
+from airavata_scheduler.backends.spicedb_faults import (
+    Fenced,
+    PermissionsUnavailable,
+    StoreForeign,
+    away,
+    code_of,
+    meaning,
+)
 from airavata_scheduler.models.configuration import Configuration
-from airavata_scheduler.models.errors import ConfigurationError, Unavailable
+from airavata_scheduler.models.errors import ConfigurationError
 from airavata_scheduler.models.relations import Relationship
+
+__all__ = [
+    "Fence",
+    "Fenced",
+    "PermissionsUnavailable",
+    "Question",
+    "SpiceDB",
+    "StoreForeign",
+    "configure",
+    "spicedb",
+]
 
 CHECK_TIMEOUT_S: Final = 2.0
 WRITE_TIMEOUT_S: Final = 5.0
@@ -58,31 +77,8 @@ _CHANNEL: Final = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.enable_http_proxy", 0),
 ]
-_AWAY: Final = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.ABORTED,
-    }
-)
 _YES: Final = CheckPermissionResponse.PERMISSIONSHIP_HAS_PERMISSION
 _R = TypeVar("_R")
-
-
-class PermissionsUnavailable(Unavailable):
-    """SpiceDB, which decides who may do what, cannot be asked now."""
-
-    code = "permissions_unavailable"
-
-
-class Fenced(Exception):
-    """A write's precondition did not hold: another relayer wrote, or the store is not ours."""
-
-
-class StoreForeign(Exception):
-    """SpiceDB does not know our schema or our tokens: it is empty, or was filled by others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +220,7 @@ class SpiceDB:
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.INVALID_ARGUMENT:
                 raise ConfigurationError(f"SpiceDB refuses the schema: {error.details()}") from None
-            raise self._meaning(error) from None
+            raise meaning(error.code(), error.details()) from None
 
     def _call(self, call: Callable[[], _R], *, again: bool = False) -> _R:
         """One call; one that hangs must not hold a thread of each request for the whole time-out.
@@ -235,7 +231,7 @@ class SpiceDB:
         if away_until is None:
             return self._called(call, again=again)
         if time.monotonic() < away_until or not self._probe.acquire(blocking=False):
-            raise _away()
+            raise away()
         try:
             answer = self._called(call, again=again)
             self._away_until = None
@@ -253,35 +249,12 @@ class SpiceDB:
                 self._away_until = time.monotonic() + AWAY_S
             elif self._away_until is not None:
                 self._away_until = None  # it speaks, or its port is closed: nobody has to wait
-            raise self._meaning(error) from None
-
-    def _meaning(self, error: Any) -> Exception:
-        """What an RPC's failure means to us; its details may name objects and are not shown."""
-        code = error.code()
-        if code in _AWAY:
-            return _away()
-        if code == grpc.StatusCode.FAILED_PRECONDITION and "precondition" in error.details():
-            return Fenced()
-        if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-            return PermissionsUnavailable(
-                "SpiceDB refuses the scheduler's key.",
-                hint="The operator compares SPICEDB_TOKEN with SpiceDB's preshared key.",
-                retry_after_s=30.0,
-            )
-        return StoreForeign(f"{code.name}: {error.details()}")
-
-
-def _away() -> PermissionsUnavailable:
-    return PermissionsUnavailable(
-        "SpiceDB, which decides who may do what, cannot be reached.",
-        hint="Try again in a moment; running tasks go on.",
-        retry_after_s=2.0,
-    )
+            raise meaning(error.code(), error.details()) from None
 
 
 def _said_yes(pair: Any) -> bool:
     if pair.HasField("error"):
-        raise StoreForeign(pair.error.message)
+        raise meaning(code_of(pair.error.code), pair.error.message)
     return bool(pair.item.permissionship == _YES)
 
 
