@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from airavata_scheduler.client.collection import without_none
+from airavata_scheduler.client.collection import Collection
 from airavata_scheduler.client.errors import BadInputError
 from airavata_scheduler.client.records import Record
-from airavata_scheduler.client.transport import Transport
 
 START = "0" * 64
 
@@ -43,16 +42,15 @@ class Verified:
     fault: str | None
 
 
-class Audit:
-    """Who did what, as far as we may know."""
+class Audit(Collection[AuditEntry]):
+    """Who did what, as far as we may know.
 
-    def __init__(self, transport: Transport) -> None:
-        self.transport = transport
+    `list` gives entries newest first; filters: object, actor, action, project, since, until.
+    """
 
-    def list(self, **filters: str | None) -> Iterator[AuditEntry]:
-        """Entries, newest first; filters: object, actor, action, project, since, until."""
-        for document in self.transport.pages("/audit", without_none(filters)):
-            yield AuditEntry.from_json(document)
+    path = "/audit"
+    noun = "audit"
+    record = AuditEntry
 
     def export(self, path: Path) -> int:
         """Write every sealed entry to `path` as lines of JSON (administrators); their number."""

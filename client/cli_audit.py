@@ -62,8 +62,6 @@ def verify(session: Session, file: Path, witness: str | None) -> None:
         found = verify_export(lines, witness)
     document = {"entries": found.entries, "head": found.head, "fault": found.fault}
     if found.fault is not None:
-        session.output.done(
-            f"{found.fault} {found.entries} entries before it are good.", document
-        )
+        session.output.done(f"{found.fault} {found.entries} entries before it are good.", document)
         raise SystemExit(1)
     session.output.done(f"{found.entries} entries are good. The head: {found.head}", document)
