@@ -48,8 +48,9 @@ class StoreForeign(Exception):
     """SpiceDB does not know our schema or our tokens: it is empty, or was filled by others."""
 
 
-def meaning(code: grpc.StatusCode, details: str) -> Exception:
+def meaning(code: grpc.StatusCode, details: str | None) -> Exception:
     """What a failure means; its details may name objects and are for the log only."""
+    details = details or ""
     if code == grpc.StatusCode.UNAVAILABLE and "handshake" in details.lower():
         return _untrusted(details)
     if code in _AWAY:

@@ -298,7 +298,8 @@ def test_a_rebuild_that_began_before_another_one_was_through(
     """The late one has read old marks: it is fenced off, and shuts nobody out by its own mark."""
     ada = api.user("ada")
     project = api.project(ada, "spine")["id"]
-    write_schema, ran = spicedb().write_schema, []
+    write_schema = spicedb().write_schema
+    ran: list[bool] = []
 
     def slow(text: str) -> None:
         write_schema(text)

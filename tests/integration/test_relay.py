@@ -182,22 +182,24 @@ def test_an_older_view_never_wins(api: Api, monkeypatch: pytest.MonkeyPatch) -> 
     ada, bob = api.user("ada"), api.user("bob")
     project = api.project(ada, "spine")["id"]
     join_project(project, bob.id)
-    look, slept = relations.true_among, []
+    look = relations.true_among
+    seen: list[set[Relationship]] = []
+    ran: list[subprocess.CompletedProcess[str]] = []
 
     def look_and_sleep(keys: Iterable[Relationship]) -> set[Relationship]:
         found = look(keys)
-        if not slept:
-            slept.append(found)
+        if not seen:
+            seen.append(found)
             leave_project(project, bob.id)
-            slept.append(another_process(api.config, "authz", "relay"))
+            ran.append(another_process(api.config, "authz", "relay"))
         return found
 
     monkeypatch.setattr(relations, "true_among", look_and_sleep)
     fenced = watch_for_fences(monkeypatch)
     relay.relay()
 
-    assert len(slept[0]) == 2, "the sleeper saw the member"
-    assert slept[1].returncode == 0, slept[1].stderr
+    assert len(seen[0]) == 2, "the sleeper saw the member"
+    assert ran[0].returncode == 0, ran[0].stderr
     assert fenced == [True]
     assert status(bob, project) == 404
     assert out_of_step() == set()
@@ -205,7 +207,8 @@ def test_an_older_view_never_wins(api: Api, monkeypatch: pytest.MonkeyPatch) -> 
 
 def watch_for_fences(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """One True for each batch of this process that was fenced off."""
-    found, batch = [], relay._relay_batch
+    batch = relay._relay_batch
+    found: list[bool] = []
 
     def watched(*arguments: object) -> int:
         try:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def two_nodes(postgres_server: PostgreSQL, tmp_path: Path) -> Iterator[list[str]
                 },
             )
             stack.callback(server.stop)
-            server.start(lambda at=f"{node}:{ports[0]}": answers(at, template.token))
+            server.start(partial(answers, f"{node}:{ports[0]}", template.token))
         yield [template.token, *(f"{node}:{ports[0]}" for node in nodes)]
 
 
