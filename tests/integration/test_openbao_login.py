@@ -249,7 +249,7 @@ def test_processes_that_start_at_once_share_one_wrapped_secret_id(store: Store) 
 
 
 def test_a_login_that_fails_is_not_tried_by_everybody_at_once(store: Store) -> None:
-    """For a second the same answer is given at once: OpenBao is not asked again for each request."""
+    """For a second the same answer is given at once, and OpenBao is not asked again."""
     file = store.folder / "missing"
     secrets = store.secrets(**store.login(file))
     with pytest.raises(ConfigurationError):

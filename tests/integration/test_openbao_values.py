@@ -221,7 +221,7 @@ def test_killed_is_said_and_it_comes_back(store: Store, monkeypatch: pytest.Monk
 
 
 def test_a_secret_is_in_no_log_and_no_error(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the value, nor a token, nor a secret id: OpenBao's log and audit files, ours, reprs."""
+    """Neither value, token nor secret id: OpenBao's log and audit files, ours, reprs."""
     caplog.set_level(logging.DEBUG)
     wrapping = store.wrapped_secret_id()
     login = store.login()
