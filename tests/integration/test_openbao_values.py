@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from airavata_scheduler.backends import openbao_http
-from airavata_scheduler.backends.openbao import SecretStoreBehind, key_version_of
+from airavata_scheduler.backends.openbao import SecretStoreBehind
 from airavata_scheduler.backends.openbao_http import SecretsRefused, SecretsUnavailable
 from airavata_scheduler.backends.openbao_setup import SSH_ROLE, rotate_key
+from airavata_scheduler.backends.openbao_transit import key_version_of
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
 from tests.credentials import ssh_key
