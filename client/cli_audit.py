@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,7 +32,7 @@ _COLUMNS = (
 @click.option("--since", help="From this time on, such as 2026-11-26T00:00:00Z.")
 @click.option("--until", help="Before this time.")
 @pass_session
-def list_(session: Session, object_: str | None, **filters: str | None) -> None:
+def list_(session: Session, object_: str | None, **filters: Any) -> None:
     """List who did what, newest first: your own deeds, or what you may oversee."""
     found = session.client.audit.list(object=object_, **filters)
     session.output.rows((entry.raw for entry in found), _COLUMNS, empty="Nothing yet.")
