@@ -147,7 +147,12 @@ def _field(text: str) -> tuple[str, str]:
 
 @credential.command("create")
 @click.argument("name")
-@click.option("--kind", required=True, type=click.Choice(_KINDS, case_sensitive=False))
+@click.option(
+    "--kind",
+    required=True,
+    type=click.Choice(_KINDS, case_sensitive=False),
+    help="What it is.",
+)
 @click.option("--description", help="What it is for.")
 @_valued
 @pass_session
@@ -170,7 +175,9 @@ def create(
 
 
 @credential.command("list")
-@click.option("--kind", type=click.Choice(_KINDS, case_sensitive=False))
+@click.option(
+    "--kind", type=click.Choice(_KINDS, case_sensitive=False), help="Only those of this kind."
+)
 @pass_session
 def list_(session: Session, kind: str | None) -> None:
     """List the credentials that you may see; never their values."""
