@@ -15,10 +15,16 @@ path "sys/storage/raft/snapshot" {
   capabilities = ["read"]
 }
 
-# A new secret id for the scheduler, wrapped.
+# A new secret id for the scheduler, wrapped; and an end to those that somebody else has.
 path "auth/approle/role/airavata-scheduler/role-id" {
   capabilities = ["read"]
 }
 path "auth/approle/role/airavata-scheduler/secret-id" {
+  capabilities = ["update", "list"]
+}
+path "auth/approle/role/airavata-scheduler/secret-id-accessor/lookup" {
+  capabilities = ["update"]
+}
+path "auth/approle/role/airavata-scheduler/secret-id-accessor/destroy" {
   capabilities = ["update"]
 }

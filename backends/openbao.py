@@ -12,30 +12,30 @@ import base64
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Final
 
 import hvac
 
 from airavata_scheduler.backends.openbao_http import (
+    PAUSE_S,
+    TRY_FOR_S,
     CheckAndSetFailed,
     NothingThere,
     SecretsRefused,
     SecretsUnavailable,
     Server,
-    TokenLost,
-    call,
-    refused,
 )
 from airavata_scheduler.backends.openbao_login import LoggedIn, login_of
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import Conflict, Unavailable
 from airavata_scheduler.models.fields import canonical_json
 
-_R = TypeVar("_R")
+# A standby answers reads itself and may be behind by a moment: longer, and the store is behind.
+BEHIND_FOR_S: Final = 1.0
 
 
 class SecretStoreBehind(Unavailable):
@@ -62,15 +62,6 @@ class Stored:
     destroyed: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """How OpenBao is."""
-
-    sealed: bool
-    standby: bool
-    token_ends_in_s: float | None  # None: never
-
-
 @dataclass(kw_only=True)
 class OpenBao:
     """One process's access to the secrets."""
@@ -92,10 +83,8 @@ class OpenBao:
 
     def read(self, path: str, *, version: int, write_id: str) -> dict[str, str]:
         """The value of exactly this version. Raises SecretStoreBehind where it is another."""
-        stored = self._stored(path, version)
-        if stored is None or stored.get("write_id") != write_id:
-            raise SecretStoreBehind
-        envelope = json.loads(self._decrypted(str(stored["wrapped"])))
+        wrapped = self._wrapped(path, version, write_id)
+        envelope = json.loads(self._decrypted(wrapped))
         if envelope["path"] != path or envelope["write_id"] != write_id:
             raise SecretStoreBehind
         return {str(name): str(text) for name, text in envelope["value"].items()}
@@ -105,20 +94,34 @@ class OpenBao:
         stored = self._stored(path, version)
         return stored is not None and stored.get("write_id") == write_id
 
+    def key_version(self, path: str, *, version: int, write_id: str) -> int:
+        """Which version of the transit key wraps this value. Raises SecretStoreBehind."""
+        return key_version_of(self._wrapped(path, version, write_id))
+
     def rewrap(self, path: str, *, version: int, write_id: str) -> int:
         """Write the same value, wrapped by the newest key, as the next version; its number.
 
         The value is never unwrapped here. Raises SecretStoreBehind, Conflict.
         """
-        stored = self._stored(path, version)
-        if stored is None or stored.get("write_id") != write_id:
-            raise SecretStoreBehind
-        wrapped = self.rewrap_text(str(stored["wrapped"]))
+        wrapped = self.rewrap_text(self._wrapped(path, version, write_id))
         expected = self.current_version(path)
         return self._put(path, wrapped, write_id=write_id, expected=expected)
 
+    def _wrapped(self, path: str, version: int, write_id: str) -> str:
+        """The ciphertext of this very version; a standby that is a moment behind is asked again."""
+        deadline = time.monotonic() + BEHIND_FOR_S
+        while True:
+            stored = self._stored(path, version)
+            if stored is not None and stored.get("write_id") == write_id:
+                return str(stored["wrapped"])
+            if time.monotonic() > deadline:
+                raise SecretStoreBehind
+            time.sleep(PAUSE_S)
+
     def _put(self, path: str, wrapped: str, *, write_id: str, expected: int) -> int:
+        """Write by check-and-set until it is known whether this write or another one won."""
         secret = {"wrapped": wrapped, "write_id": write_id}
+        deadline = time.monotonic() + TRY_FOR_S
 
         def put(client: hvac.Client) -> int:
             made = client.secrets.kv.v2.create_or_update_secret(
@@ -126,16 +129,18 @@ class OpenBao:
             )
             return int(made["data"]["version"])
 
-        try:
-            return self._do(put, repeat=False)
-        except CheckAndSetFailed:
-            raise _raced() from None
-        except SecretsUnavailable:
-            # The answer was lost, or the request: what is there now tells which.
-            stored = self._stored(path, expected + 1)
-            if stored is not None and stored.get("write_id") == write_id:
-                return expected + 1
-            raise
+        while True:
+            try:
+                return self.session.do(put, repeat=False)
+            except (CheckAndSetFailed, SecretsUnavailable) as error:
+                # An answer may have been lost, now or in the round before: what is there tells.
+                if self.holds(path, version=expected + 1, write_id=write_id):
+                    return expected + 1
+                if isinstance(error, CheckAndSetFailed):
+                    raise _raced() from None
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(PAUSE_S)
 
     def _stored(self, path: str, version: int) -> dict[str, Any] | None:
         def get(client: hvac.Client) -> dict[str, Any] | None:
@@ -149,7 +154,7 @@ class OpenBao:
             return dict(data) if data else None
 
         try:
-            return self._do(get)
+            return self.session.do(get)
         except NothingThere:
             return None
 
@@ -168,7 +173,7 @@ class OpenBao:
             )
 
         try:
-            found = self._do(look)["data"]["versions"]
+            found = self.session.do(look)["data"]["versions"]
         except NothingThere:
             return []
         return [
@@ -182,7 +187,7 @@ class OpenBao:
 
     def destroy(self, path: str, versions: Sequence[int]) -> None:
         """Destroy the values of these versions for good."""
-        self._do(
+        self.session.do(
             lambda client: client.secrets.kv.v2.destroy_secret_versions(
                 path, versions=list(versions), mount_point=self.server.credentials
             )
@@ -190,7 +195,7 @@ class OpenBao:
 
     def delete(self, path: str) -> None:
         """Delete every version at `path` and what is known of them."""
-        self._do(
+        self.session.do(
             lambda client: client.secrets.kv.v2.delete_metadata_and_all_versions(
                 path, mount_point=self.server.credentials
             )
@@ -203,7 +208,7 @@ class OpenBao:
             return client.secrets.kv.v2.list_secrets("", mount_point=self.server.credentials)
 
         try:
-            yield from self._do(look)["data"]["keys"]
+            yield from self.session.do(look)["data"]["keys"]
         except NothingThere:
             return
 
@@ -234,15 +239,11 @@ class OpenBao:
 
     def _transit(self, deed: str, **fields: str) -> dict[str, Any]:
         path = f"/v1/{self.server.transit}/{deed}/{self.server.key}"
-        made: dict[str, Any] = self._do(lambda client: client.adapter.post(path, json=fields))
+        made: dict[str, Any] = self.session.do(
+            lambda client: client.adapter.post(path, json=fields)
+        )
         data: dict[str, Any] = made["data"]
         return data
-
-    def rotate_key(self) -> int:
-        """Make a new version of the transit key; its number. It takes the operator's policy."""
-        path = f"/v1/{self.server.transit}/keys/{self.server.key}"
-        self._do(lambda client: client.adapter.post(f"{path}/rotate", json={}), repeat=False)
-        return int(self._do(lambda client: client.adapter.get(path))["data"]["latest_version"])
 
     # SSH
 
@@ -255,44 +256,14 @@ class OpenBao:
             "cert_type": "user",
         }
         path = f"/v1/{self.server.ssh}/sign/{role}"
-        made = self._do(lambda client: client.adapter.post(path, json=wanted))
+        made = self.session.do(lambda client: client.adapter.post(path, json=wanted))
         return str(made["data"]["signed_key"]).strip()
 
     def ssh_authority(self) -> str:
         """The public key that a host trusts (TrustedUserCAKeys)."""
         path = f"/v1/{self.server.ssh}/config/ca"
-        made = self._do(lambda client: client.adapter.get(path))
+        made = self.session.do(lambda client: client.adapter.get(path))
         return str(made["data"]["public_key"]).strip()
-
-    # The service
-
-    def status(self) -> Status:
-        """How it is. Raises SecretsUnavailable where it cannot be reached, or is sealed."""
-        anybody = self.server.client(None)
-        health = call(lambda: anybody.sys.read_health_status(method="GET"))
-        told = health if isinstance(health, dict) else health.json()
-        if told.get("sealed"):
-            return Status(sealed=True, standby=bool(told.get("standby")), token_ends_in_s=None)
-        token = self._do(lambda client: client.auth.token.lookup_self())["data"]
-        ttl = float(token["ttl"])
-        return Status(
-            sealed=False,
-            standby=bool(told.get("standby")),
-            token_ends_in_s=ttl if ttl or token.get("expire_time") else None,
-        )
-
-    def _do(self, work: Callable[[hvac.Client], _R], *, repeat: bool = True) -> _R:
-        """One call with our token, and once more with a new one where it was lost."""
-        client = self.session.client()
-        try:
-            return call(lambda: work(client), repeat=repeat)
-        except TokenLost:
-            pass
-        try:
-            another = self.session.client(instead_of=client)
-            return call(lambda: work(another), repeat=repeat)
-        except TokenLost:
-            raise refused() from None
 
 
 def _raced() -> Conflict:
@@ -301,6 +272,11 @@ def _raced() -> Conflict:
         code="secret_raced",
         hint="Look at it again, then repeat your change.",
     )
+
+
+def key_version_of(wrapped: str) -> int:
+    """Which version of the transit key made this ciphertext: `vault:v3:…`."""
+    return int(wrapped.split(":", 2)[1].removeprefix("v"))
 
 
 def _base64(data: bytes) -> str:
@@ -316,24 +292,24 @@ def _milliseconds(text: str) -> int:
 
 _lock = threading.Lock()
 _settings: dict[str, Configuration] = {}
+_opened: dict[int, OpenBao] = {}  # by process: a fork has no thread that renews the token
 
 
 def configure(configuration: Configuration) -> None:
     """Take the settings; whoever first asks for a secret logs in."""
     with _lock:
+        for opened in _opened.values():
+            opened.session.end()
+        _opened.clear()
         _settings["now"] = configuration
-        _opened.cache_clear()
 
 
 def secrets() -> OpenBao:
     """This process's access to OpenBao. Raises ConfigurationError where no login is set."""
     with _lock:
-        return _opened(os.getpid())
-
-
-@cache
-def _opened(_pid: int) -> OpenBao:
-    configuration = _settings["now"]
-    server = Server.of(configuration)
-    session = LoggedIn(server=server, login=login_of(configuration))
-    return OpenBao(server=server, session=session)
+        opened = _opened.get(os.getpid())
+        if opened is None:
+            configuration = _settings["now"]
+            session = LoggedIn(server=Server.of(configuration), login=login_of(configuration))
+            opened = _opened[os.getpid()] = OpenBao(server=session.server, session=session)
+        return opened

@@ -22,15 +22,6 @@ READ_TIMEOUT_S: Final = 5.0
 TRY_FOR_S: Final = 4.0  # while a cluster chooses a leader
 PAUSE_S: Final = 0.2
 
-_ELECTING: Final = (
-    "active cluster node not found",
-    "no active node",
-    "node not active",
-    "standby",
-    "leadership lost",
-    "raft is not ready",
-    "context canceled",
-)
 _R = TypeVar("_R")
 
 
@@ -55,7 +46,7 @@ class NothingThere(Exception):
 
 
 class TokenLost(Exception):
-    """The token is not valid any more; whoever can log in again does."""
+    """403: the token is not valid any more, or its policy does not name the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +78,9 @@ class Server:
         session = requests.Session()
         session.trust_env = False  # no proxy and no .netrc between us and the secrets
         session.verify = self.ca_file or True
+        if self.address.startswith("https:"):
+            # A standby may send us to the leader, with our token: never to one without TLS.
+            del session.adapters["http://"]
         return hvac.Client(
             url=self.address,
             token=token,
@@ -106,10 +100,9 @@ def call(work: Callable[[], _R], *, repeat: bool = True) -> _R:
         try:
             return work()
         except (hvac.exceptions.VaultError, requests.RequestException, OSError) as error:
-            meaning = _meaning(error)
             passing = repeat and _is_passing(error)
             if not passing or time.monotonic() + PAUSE_S > deadline:
-                raise meaning from None
+                raise _meaning(error) from None
         time.sleep(PAUSE_S)
 
 
@@ -121,49 +114,55 @@ def _is_passing(error: Exception) -> bool:
         return not _is_sealed(error)
     if isinstance(error, hvac.exceptions.InvalidRequest):
         # A KV engine that was just made says so for half a second.
-        return "upgrading from non-versioned" in _text(error)
+        return "upgrading from non-versioned" in _said(error)
+    # "active cluster node not found" and its like are 500.
     return isinstance(error, hvac.exceptions.InternalServerError | hvac.exceptions.BadGateway)
 
 
-def _is_sealed(error: Exception) -> bool:
-    return "sealed" in _text(error)
+def _is_sealed(error: hvac.exceptions.VaultError) -> bool:
+    return "sealed" in _said(error)
 
 
-def _text(error: Exception) -> str:
+def _said(error: hvac.exceptions.VaultError) -> str:
     """What OpenBao said, in lower case; read here and shown nowhere."""
-    return str(error).lower()
+    return " ".join(map(str, error.errors or ())).lower()
 
 
 def _meaning(error: Exception) -> Exception:
-    found: Exception = _away()
-    if isinstance(error, hvac.exceptions.InvalidPath):
-        found = NothingThere()
-    elif isinstance(error, hvac.exceptions.InvalidRequest):
-        found = _meaning_of_refusal(_text(error))
-    elif isinstance(error, hvac.exceptions.Forbidden | hvac.exceptions.Unauthorized):
-        # 403 is both a token that ended and a path that the policy does not name.
-        found = TokenLost()
-    elif isinstance(error, hvac.exceptions.VaultDown) and _is_sealed(error):
-        found = SecretsUnavailable(
-            "OpenBao, which keeps the secrets, is sealed.",
-            hint="The operator unseals it; nothing else waits for it.",
-            retry_after_s=10.0,
-        )
-    elif isinstance(error, requests.exceptions.SSLError):
-        found = SecretsUnavailable(
-            "OpenBao's certificate cannot be verified.",
-            hint="The operator sets OPENBAO_CA_FILE to the authority that signed it.",
-            retry_after_s=30.0,
-        )
-    return found
+    """What a failure of hvac's or of the connection means for us."""
+    if isinstance(error, requests.exceptions.SSLError):
+        return _unverified()
+    if not isinstance(error, hvac.exceptions.VaultError):
+        return _away()
+    if isinstance(error, hvac.exceptions.InvalidPath | hvac.exceptions.InvalidRequest):
+        return _meaning_of_request(error)
+    if isinstance(error, hvac.exceptions.Forbidden | hvac.exceptions.Unauthorized):
+        return TokenLost()
+    is_sealed = isinstance(error, hvac.exceptions.VaultDown) and _is_sealed(error)
+    return sealed() if is_sealed else _failing()
 
 
-def _meaning_of_refusal(said: str) -> Exception:
-    if "check-and-set" in said or "cas" in said.split():
+def _meaning_of_request(error: hvac.exceptions.VaultError) -> Exception:
+    if "check-and-set" in _said(error):
         return CheckAndSetFailed()
-    return SecretsRefused(
-        "OpenBao refuses a request of the scheduler's.",
-        hint="The operator looks into it: airavata-scheduler doctor",
+    # An engine that is not mounted is no empty path.
+    nothing = isinstance(error, hvac.exceptions.InvalidPath) and "no handler" not in _said(error)
+    return NothingThere() if nothing else _request_refused()
+
+
+def sealed() -> SecretsUnavailable:
+    """The error for an OpenBao that is there and cannot open its own store."""
+    return SecretsUnavailable(
+        "OpenBao, which keeps the secrets, is sealed.",
+        hint="The operator unseals it; what needs no secret goes on.",
+        retry_after_s=10.0,
+    )
+
+
+def _unverified() -> SecretsUnavailable:
+    return SecretsUnavailable(
+        "OpenBao's certificate cannot be verified.",
+        hint="The operator sets OPENBAO_CA_FILE to the authority that signed it.",
         retry_after_s=30.0,
     )
 
@@ -176,10 +175,35 @@ def _away() -> SecretsUnavailable:
     )
 
 
-def refused() -> SecretsRefused:
-    """The error for a token that is refused although it was just renewed."""
+def _failing() -> SecretsUnavailable:
+    return SecretsUnavailable(
+        "OpenBao, which keeps the secrets, has no leader or fails to answer.",
+        hint="Try again in a moment; if it lasts, OpenBao's own log says why.",
+        retry_after_s=3.0,
+    )
+
+
+def _request_refused() -> SecretsRefused:
     return SecretsRefused(
-        "OpenBao refuses the scheduler's token, or its policy lacks a path.",
-        hint="The operator compares: airavata-scheduler doctor, airavata-scheduler secrets policy",
+        "OpenBao refuses a request of the scheduler's.",
+        hint="The operator looks into it: airavata-scheduler secrets check",
+        retry_after_s=30.0,
+    )
+
+
+def token_refused() -> SecretsRefused:
+    """The error for a token that OpenBao takes no more, where no other can be had."""
+    return SecretsRefused(
+        "OpenBao refuses the scheduler's token: it has ended or was revoked.",
+        hint="The operator sets a new OPENBAO_TOKEN, or OPENBAO_ROLE_ID, and starts again.",
+        retry_after_s=30.0,
+    )
+
+
+def policy_lacks() -> SecretsRefused:
+    """The error for a token that is good, and may not do this."""
+    return SecretsRefused(
+        "OpenBao takes the scheduler's token, but its policy does not allow this.",
+        hint="The operator compares: airavata-scheduler secrets check",
         retry_after_s=30.0,
     )

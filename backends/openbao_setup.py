@@ -6,6 +6,8 @@ harm. `airavata-scheduler local`, the operator's command and the tests use it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any, Final
 import hvac
 
 from airavata_scheduler.backends.openbao_http import NothingThere, SecretsRefused, Server, call
+from airavata_scheduler.models.errors import ConfigurationError
 
 POLICY: Final = "airavata-scheduler"
 OPERATOR_POLICY: Final = "airavata-operator"
@@ -24,6 +27,11 @@ WRAP_TTL: Final = "1h"
 VERSIONS: Final = 100  # that the KV engine keeps of one path; ours are destroyed by name
 SSH_ROLE: Final = "airavata"
 SSH_MAX_TTL: Final = "15m"
+ENGINES: Final = {
+    "kv": "a KV engine of version 2",
+    "transit": "a transit engine",
+    "ssh": "an SSH engine",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,24 +42,25 @@ class SetUp:
 
 
 def policy_text(server: Server, name: str = POLICY) -> str:
-    """A policy, with the mounts of `server` in the place of the default ones."""
+    """A policy, with the mounts and the key of `server` in the place of the default ones."""
     text = (Path(__file__).parent / f"{name}.hcl").read_text(encoding="utf-8")
-    for default, mount in (
-        ("credentials/", server.credentials + "/"),
-        ("credentials", server.credentials),
-        ("transit/", server.transit + "/"),
-        ("ssh/", server.ssh + "/"),
-    ):
-        text = text.replace(f'path "{default}', f'path "{mount}')
-    for deed in ("encrypt", "decrypt", "rewrap", "keys"):
-        text = text.replace(
-            f"{server.transit}/{deed}/credentials", f"{server.transit}/{deed}/{server.key}"
-        )
-    return text
+    mounts = {"credentials": server.credentials, "transit": server.transit, "ssh": server.ssh}
+
+    def ours(found: re.Match[str]) -> str:
+        rest = found["rest"]
+        if found["mount"] == "transit":
+            rest = re.sub(r"^(/\w+)/credentials\b", rf"\1/{server.key}", rest)
+        return f'path "{mounts[found["mount"]]}{rest}"'
+
+    return re.sub(r'path "(?P<mount>credentials|transit|ssh)(?P<rest>(/[^"]*)?)"', ours, text)
 
 
 def set_up(client: hvac.Client, server: Server) -> SetUp:
-    """Make everything that is missing. Raises SecretsUnavailable, TokenLost, SecretsRefused."""
+    """Make everything that is missing.
+
+    Raises ConfigurationError where something else has a name of ours, SecretsUnavailable,
+    SecretsRefused, TokenLost.
+    """
     mounts = call(client.sys.list_mounted_secrets_engines)["data"]
     for path, engine, options in (
         (server.credentials, "kv", {"version": "2"}),
@@ -60,6 +69,12 @@ def set_up(client: hvac.Client, server: Server) -> SetUp:
     ):
         if f"{path}/" not in mounts:
             _mount(client, path, engine, options)
+        elif not is_engine(mounts[f"{path}/"], engine):
+            raise ConfigurationError(
+                f"OpenBao has something else than {ENGINES[engine]} at {path}/.",
+                hint="Set OPENBAO_CREDENTIALS_PATH, OPENBAO_TRANSIT_PATH and OPENBAO_SSH_PATH to "
+                "mounts of their own.",
+            )
     _configure_kv(client, server)
     call(
         lambda: client.adapter.post(
@@ -70,6 +85,12 @@ def set_up(client: hvac.Client, server: Server) -> SetUp:
     for name in (POLICY, OPERATOR_POLICY):
         call(partial(client.sys.create_or_update_policy, name, policy_text(server, name)))
     return SetUp(role_id=_set_up_role(client))
+
+
+def is_engine(told: Mapping[str, Any], engine: str) -> bool:
+    """Whether what OpenBao tells of a mount is an engine of this kind."""
+    version = (told.get("options") or {}).get("version")
+    return told.get("type") == engine and (engine != "kv" or version == "2")
 
 
 def _mount(client: hvac.Client, path: str, engine: str, options: dict[str, str] | None) -> None:
@@ -136,3 +157,11 @@ def wrapped_secret_id(client: hvac.Client, *, ttl: str = WRAP_TTL) -> str:
         repeat=False,
     )
     return str(made["wrap_info"]["token"])
+
+
+def rotate_key(client: hvac.Client, server: Server) -> int:
+    """Make a new version of the transit key; its number."""
+    path = f"/v1/{server.transit}/keys/{server.key}"
+    call(lambda: client.adapter.post(f"{path}/rotate", json={}), repeat=False)
+    told: Any = call(lambda: client.adapter.get(path))
+    return int(told["data"]["latest_version"])

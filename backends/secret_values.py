@@ -76,17 +76,44 @@ def _take_back(credential_id: str, number: int) -> None:
 
 def read(row: Credential) -> dict[str, str]:
     """The value that counts now. Raises SecretStoreBehind, SecretsUnavailable."""
-    return openbao.secrets().read(row.id, version=row.secret_version, write_id=row.write_id)
+    secrets = openbao.secrets()
+    try:
+        return secrets.read(row.id, version=row.secret_version, write_id=row.write_id)
+    except SecretStoreBehind:
+        now = Credential.get_or_none(Credential.id == row.id)
+        if now is None or now.secret_version == row.secret_version:
+            raise
+        # It was replaced or wrapped anew since the row was read.
+        return secrets.read(now.id, version=now.secret_version, write_id=now.write_id)
 
 
 def read_version(row: CredentialVersion) -> dict[str, str]:
     """The value of one version that has not ended yet."""
-    return openbao.secrets().read(row.credential_id, version=row.number, write_id=row.write_id)
+    secrets, path = openbao.secrets(), row.credential_id
+    try:
+        return secrets.read(path, version=row.number, write_id=row.write_id)
+    except SecretStoreBehind:
+        now = CredentialVersion.get_or_none(
+            (CredentialVersion.credential_id == path)
+            & (CredentialVersion.write_id == row.write_id)
+            & (CredentialVersion.number > row.number)
+            & (CredentialVersion.state != "destroyed")
+        )
+        if now is None:
+            raise
+        # It was wrapped anew since the row was read.
+        return secrets.read(path, version=now.number, write_id=now.write_id)
 
 
 def is_there(row: Credential) -> bool:
     """Whether OpenBao holds the value that counts now; the value is not looked at."""
-    return openbao.secrets().holds(row.id, version=row.secret_version, write_id=row.write_id)
+    secrets = openbao.secrets()
+    if secrets.holds(row.id, version=row.secret_version, write_id=row.write_id):
+        return True
+    now = Credential.get_or_none(Credential.id == row.id)
+    return now is not None and secrets.holds(
+        now.id, version=now.secret_version, write_id=now.write_id
+    )
 
 
 def delete(credential_id: str) -> None:

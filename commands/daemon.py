@@ -19,4 +19,5 @@ def command() -> None:
     start_checks.check_storage(configuration)
     start_checks.check_permissions(configuration)
     start_checks.open_database(configuration)
+    start_checks.check_secrets(configuration)
     daemon.run(configuration)

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import redis
 
-from airavata_scheduler.backends import relay, spicedb
+from airavata_scheduler.backends import openbao_checks, relay, spicedb
 from airavata_scheduler.commands import start_checks
 from airavata_scheduler.models import database, migrations
 from airavata_scheduler.models.configuration import Configuration
@@ -67,6 +67,7 @@ def examine() -> Iterator[Finding]:
     yield _checked("TLS", lambda: start_checks.check_tls_files(configuration), "files readable")
     yield _database(configuration)
     yield _permissions(configuration)
+    yield from _secrets(configuration)
     yield _redis(configuration)
     yield _checked(
         "storage",
@@ -114,6 +115,15 @@ def _permissions(configuration: Configuration) -> Finding:
             relay.check_marks(relay.read_marks(spicedb.spicedb()))
 
     return _checked("permissions", check, "SpiceDB holds our relationships")
+
+
+def _secrets(configuration: Configuration) -> Iterator[Finding]:
+    found = openbao_checks.look(configuration)
+    for fault in found.faults:
+        verdict = "fail" if fault.stops else "warn"
+        yield Finding(name="secrets", verdict=verdict, seen=fault.detail, fix=fault.hint)
+    if not found.faults:
+        yield Finding(name="secrets", verdict="pass", seen=f"OpenBao's {found.seen}")
 
 
 def _redis(configuration: Configuration) -> Finding:

@@ -20,6 +20,7 @@ _VERBS = {
     "db": "The database: upgrade, check, schema, epoch.",
     "authz": "SpiceDB: upload the schema, rebuild and compare the relationships.",
     "audit": "The audit log: verify its chain.",
+    "secrets": "OpenBao: set up, check, rotate the key, collect what is left over.",
     "admin": "Accounts: bootstrap the first administrator, password links.",
     "doctor": "Check the configuration and every dependency.",
     "openapi": "The HTTP API's description, as JSON.",

@@ -53,6 +53,7 @@ def check(configuration: Configuration) -> None:
     start_checks.check_storage(configuration)
     start_checks.check_permissions(configuration)
     start_checks.open_database(configuration)
+    start_checks.check_secrets(configuration)
     ensure_default_storage(configuration)
 
 

@@ -6,6 +6,9 @@ import os
 import socket
 from pathlib import Path
 
+import click
+
+from airavata_scheduler.backends import openbao_checks
 from airavata_scheduler.models import database, migrations
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import ConfigurationError
@@ -33,6 +36,17 @@ def check_permissions(configuration: Configuration) -> None:
     ca_file = configuration.spicedb_ca_file
     if ca_file is not None and not os.access(ca_file, os.R_OK):
         raise ConfigurationError(f"SPICEDB_CA_FILE {ca_file} cannot be read.")
+
+
+def check_secrets(configuration: Configuration) -> None:
+    """Raise ConfigurationError unless OpenBao takes our login and has what we need.
+
+    That it is away or sealed is not a matter of the start, and is only said.
+    """
+    for fault in openbao_checks.look(configuration).faults:
+        if fault.stops:
+            raise ConfigurationError(fault.detail, hint=fault.hint)
+        click.echo(f"Warning: {fault.detail} {fault.hint}", err=True)
 
 
 def check_storage(configuration: Configuration) -> None:

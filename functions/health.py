@@ -11,7 +11,8 @@ from flask_openapi3 import APIBlueprint, Tag
 from peewee import PeeweeException
 from pydantic import BaseModel
 
-from airavata_scheduler.backends import relay
+from airavata_scheduler.backends import openbao, openbao_checks, relay
+from airavata_scheduler.backends.openbao_http import SecretsRefused, SecretsUnavailable
 from airavata_scheduler.backends.spicedb import PermissionsUnavailable, spicedb
 from airavata_scheduler.functions import tokens
 from airavata_scheduler.models import migrations
@@ -126,6 +127,15 @@ def _permissions() -> str:
     return "SpiceDB holds our relationships"
 
 
+def _secrets() -> str:
+    try:
+        openbao_checks.check_now(openbao.secrets())
+    except (SecretsUnavailable, SecretsRefused) as error:
+        # Agents and running tasks do without it, and so do most requests.
+        raise _Degraded(f"{error.detail} What needs a secret answers 503.") from None
+    return "OpenBao takes our login"
+
+
 def _redis() -> str:
     if not connection.is_up():
         raise _Degraded("Redis is away: wake-ups come by polling, limits are counted per process")
@@ -144,6 +154,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "database": _database,
     "schema": _schema,
     "permissions": _permissions,
+    "secrets": _secrets,
     "redis": _redis,
     "storage": _storage,
 }

@@ -96,7 +96,10 @@ def guide_mariadb(server: MariaDB, name: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def postgres(
-    postgres_server: PostgreSQL, redis_server: Redis, tmp_path_factory: pytest.TempPathFactory
+    postgres_server: PostgreSQL,
+    redis_server: Redis,
+    secrets_settings: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
     """`server` and two `daemon`s on PostgreSQL, with an administrator and a worker.
 
@@ -109,7 +112,11 @@ def postgres(
         postgres_server.new_database("guide_spicedb") as store,
         running(SpiceDB(spicedb_folder, tls=True, postgres_url=store)) as spicedb,
         deployment(
-            folder, DATABASE_URL=url, REDIS_URL=redis_server.url, **spicedb.settings
+            folder,
+            DATABASE_URL=url,
+            REDIS_URL=redis_server.url,
+            **spicedb.settings,
+            **secrets_settings,
         ) as made,
     ):
         made.start("server")
@@ -121,7 +128,9 @@ def postgres(
 
 @pytest.fixture(scope="module")
 def mariadb(
-    mariadb_server: MariaDB, tmp_path_factory: pytest.TempPathFactory
+    mariadb_server: MariaDB,
+    secrets_settings: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
     """`both` on MariaDB, with an administrator and a worker, and no Redis anywhere.
 
@@ -132,7 +141,9 @@ def mariadb(
     with (
         guide_mariadb(mariadb_server, "airavata_scheduler") as url,
         running(SpiceDB(tmp_path_factory.mktemp("guide-spicedb"))) as spicedb,
-        deployment(folder, DATABASE_URL=url, REDIS_URL=nowhere, **spicedb.settings) as made,
+        deployment(
+            folder, DATABASE_URL=url, REDIS_URL=nowhere, **spicedb.settings, **secrets_settings
+        ) as made,
     ):
         made.start("both")
         furnish(made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airavata_scheduler.models import database as db
-from tests.api import Api
+from tests.api import Api, MakeApi
 
 
 def test_health_needs_nothing_but_the_process(api: Api) -> None:
@@ -25,12 +25,21 @@ def test_health_db_asks_the_database(api: Api) -> None:
     assert answer.json["database"] == db.dialect()
 
 
-def test_readiness_names_every_dependency(api: Api) -> None:
+def test_readiness_names_every_dependency(
+    make_api: MakeApi, secrets_settings: dict[str, str]
+) -> None:
     """Redis is away in this test: the server says so, and that it still works."""
-    answer = api.nobody.get("/health/ready")
+    answer = make_api(**secrets_settings).nobody.get("/health/ready")
 
     found = {item["name"]: item["status"] for item in answer.json["dependencies"]}
-    assert found == {"database": "ok", "schema": "ok", "redis": "degraded", "storage": "ok"}
+    assert found == {
+        "database": "ok",
+        "schema": "ok",
+        "permissions": "ok",
+        "secrets": "ok",
+        "redis": "degraded",
+        "storage": "ok",
+    }
     assert answer.json["status"] == "degraded"
     assert answer.status_code == 200
 
@@ -43,3 +52,15 @@ def test_readiness_fails_without_storage(api: Api) -> None:
 
     assert answer.status_code == 503
     assert answer.json["status"] == "failed"
+
+
+def test_secrets_away_degrade_and_do_not_fail(make_api: MakeApi) -> None:
+    """Agents and running tasks do without OpenBao: the server stays in service."""
+    away = {"OPENBAO_ADDR": "http://127.0.0.1:1", "OPENBAO_TOKEN": "s.a"}
+
+    answer = make_api(**away).nobody.get("/health/ready")
+
+    found = {item["name"]: item for item in answer.json["dependencies"]}
+    assert found["secrets"]["status"] == "degraded"
+    assert "cannot be reached" in found["secrets"]["detail"]
+    assert answer.status_code == 200

@@ -43,7 +43,11 @@ def served(make_api: MakeApi, own_redis: Redis) -> Api:
 
 @pytest.fixture
 def start_daemon(
-    served: Api, own_redis: Redis, fresh_database: str, tmp_path: Path
+    served: Api,
+    own_redis: Redis,
+    fresh_database: str,
+    secrets_settings: dict[str, str],
+    tmp_path: Path,
 ) -> Iterator[StartDaemon]:
     """Start `airavata-scheduler daemon`; every one is ended with the test."""
     started: list[subprocess.Popen[bytes]] = []
@@ -57,6 +61,7 @@ def start_daemon(
         "SPICEDB_ENDPOINT": served.config.spicedb_endpoint,
         "SPICEDB_TOKEN": served.config.spicedb_token,
         "SPICEDB_INSECURE": "true",
+        **secrets_settings,
     }
 
     def start() -> subprocess.Popen[bytes]:
