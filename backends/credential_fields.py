@@ -7,12 +7,13 @@ and never has a piece of a value in it, since any field may hold a secret by mis
 
 from __future__ import annotations
 
+import abc
 import base64
 import binascii
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from airavata_scheduler.models.errors import BadInput
 from airavata_scheduler.models.faults import shown_key, suggestion
@@ -50,6 +51,23 @@ class Value:
     secret: Mapping[str, str] = field(repr=False)
     public: Mapping[str, Any]
     expires_at: int | None = None
+
+
+class Kind(abc.ABC):
+    """One kind of credential; the first line of its docstring is its sentence for users.
+
+    `opens` are the kinds of resources that it may be bound to, `schemes` what it is tested by.
+    """
+
+    name: ClassVar[str]
+    opens: ClassVar[frozenset[str]]
+    schemes: ClassVar[tuple[str, ...]]
+    fields: ClassVar[tuple[Field, ...]]
+
+    @classmethod
+    @abc.abstractmethod
+    def read(cls, value: Mapping[str, str]) -> Value:
+        """The value with its public part. Raises BadInput that names the field."""
 
 
 def invalid(name: str, fault: str, hint: str, code: str = "credential_invalid") -> BadInput:

@@ -8,10 +8,10 @@ and its place in `KINDS`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from airavata_scheduler.backends import client_certificates, jwt_facts
-from airavata_scheduler.backends.credential_fields import Field, Value, checked, invalid
+from airavata_scheduler.backends.credential_fields import Field, Kind, Value, checked, invalid
 from airavata_scheduler.backends.kubeconfig import Kubeconfig
 from airavata_scheduler.backends.private_keys import read_private_key
 from airavata_scheduler.backends.ssh_kinds import SSHCertificateRole, SSHKey, generate_ssh_key
@@ -22,24 +22,15 @@ SHOWN_CHARS = 4
 SHOWN_OF_CHARS = 20  # of a shorter token four characters would be too much
 
 
-class Kind(Protocol):
-    """One kind of credential; its docstring is its sentence in the documentation.
-
-    `opens` are the kinds of resources that it may be bound to, `schemes` what it is tested by.
-    """
-
-    name: str
-    opens: frozenset[str]
-    schemes: tuple[str, ...]
-    fields: tuple[Field, ...]
-
-    @classmethod
-    def read(cls, value: Mapping[str, str]) -> Value:
-        """The value with its public part. Raises BadInput that names the field."""
-        ...
+_AUTHORITY = Field(
+    name="ca",
+    meaning="the authority that signed the server's certificate, in PEM, if private.",
+    required=False,
+    lines=True,
+)
 
 
-class Password:
+class Password(Kind):
     """A user name and password, for SSH servers that take nothing better."""
 
     name = "PASSWORD"
@@ -61,7 +52,7 @@ class Password:
         return Value(secret=clean, public={"username": name})
 
 
-class AccessKey:
+class AccessKey(Kind):
     """An access key of an S3 store: its id and its secret."""
 
     name = "ACCESS_KEY"
@@ -78,6 +69,7 @@ class AccessKey:
             token=True,
         ),
         Field(name="region", meaning="the region, where it matters.", required=False, token=True),
+        _AUTHORITY,
     )
 
     @classmethod
@@ -90,13 +82,15 @@ class AccessKey:
         region = clean.get("region", "")
         if region and not region.replace("-", "").isalnum():
             raise invalid("region", "is no region", "Write it as us-east-1, or leave it out.")
+        if "ca" in clean:
+            client_certificates.check_authority("ca", clean["ca"])
         public: dict[str, Any] = {"access_key_id": clean["access_key_id"]}
         if region:
             public["region"] = region
         return Value(secret=clean, public={**public, "temporary": "session_token" in clean})
 
 
-class Token:
+class Token(Kind):
     """A bearer token for an HTTPS service, such as a Kubernetes service account's."""
 
     name = "TOKEN"
@@ -104,12 +98,7 @@ class Token:
     schemes = ("https",)
     fields = (
         Field(name="token", meaning="the token, without Bearer.", secret=True, token=True),
-        Field(
-            name="ca",
-            meaning="the authority that signed the server's certificate, in PEM, if private.",
-            required=False,
-            lines=True,
-        ),
+        _AUTHORITY,
     )
 
     @classmethod
@@ -126,7 +115,7 @@ class Token:
         return Value(secret=clean, public=public, expires_at=ends)
 
 
-class ClientCertificate:
+class ClientCertificate(Kind):
     """A client certificate and its private key, for servers that want TLS from both ends."""
 
     name = "CERTIFICATE"
@@ -145,12 +134,7 @@ class ClientCertificate:
             secret=True,
             required=False,
         ),
-        Field(
-            name="ca",
-            meaning="the authority that signed the server's certificate, in PEM, if private.",
-            required=False,
-            lines=True,
-        ),
+        _AUTHORITY,
     )
 
     @classmethod
@@ -207,7 +191,7 @@ def read(kind: str, value: Mapping[str, str]) -> Value:
 
 def generate(kind: str, *, algorithm: str = "ed25519", username: str = "") -> Value:
     """A new value: an SSH_KEY of `ed25519`, `ecdsa-p256` or `rsa-3072`. Raises BadInput."""
-    if kind_named(kind) is not SSHKey:
+    if kind_named(kind).name != SSHKey.name:
         raise BadInput(
             f"A credential of kind {kind} is given out by the system that it opens.",
             code="credential_not_generated",

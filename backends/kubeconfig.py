@@ -13,7 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airavata_scheduler.backends import client_certificates, jwt_facts
-from airavata_scheduler.backends.credential_fields import Field, Value, checked, decoded, invalid
+from airavata_scheduler.backends.credential_fields import (
+    Field,
+    Kind,
+    Value,
+    checked,
+    decoded,
+    invalid,
+)
 from airavata_scheduler.backends.private_keys import PrivateKey, read_private_key
 from airavata_scheduler.models.errors import BadInput
 from airavata_scheduler.models.experiment_text import parse_text
@@ -74,7 +81,7 @@ class Access:
         return jwt_facts.expires_at(self.token) if self.token else None
 
 
-class Kubeconfig:
+class Kubeconfig(Kind):
     """A kubeconfig with everything inside: no plugin, no file, no proxy."""
 
     name = "KUBECONFIG"

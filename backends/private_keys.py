@@ -60,7 +60,7 @@ def _label(name: str, text: str) -> str:
     if re.match(r"(ssh|ecdsa|sk)-[a-z0-9@.-]+ AAAA", text):
         hint = "Send the file without .pub; the public key is derived from it."
         raise invalid(name, "is a public key or a certificate, not a private key", hint)
-    found = _BEGIN.findall(text)
+    found: list[str] = _BEGIN.findall(text)
     labels = [label for label in found if label not in ("EC PARAMETERS",)]
     if not labels:
         hint = "It begins with a line -----BEGIN … PRIVATE KEY-----; send the whole file."

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_identity,
 )
 
-from airavata_scheduler.backends.credential_fields import Field, Value, checked, invalid
+from airavata_scheduler.backends.credential_fields import Field, Kind, Value, checked, invalid
 from airavata_scheduler.backends.private_keys import (
     PrivateKey,
     PublicKey,
@@ -60,7 +60,7 @@ def login_name(name: str, text: str) -> str:
     return text
 
 
-class SSHKey:
+class SSHKey(Kind):
     """A private SSH key whose public part is in the account's authorized_keys on the server."""
 
     name = "SSH_KEY"
@@ -94,7 +94,7 @@ class SSHKey:
         return Value(secret=clean, public=public)
 
 
-class SSHCertificateRole:
+class SSHCertificateRole(Kind):
     """No key at all: for each use the secret store signs a fresh one, good for some minutes."""
 
     name = "SSH_CERTIFICATE"
@@ -215,7 +215,7 @@ def _certified(text: str, key: ed25519.Ed25519PublicKey, principal: str, seconds
     now_s = now_ms() // 1000
     if not isinstance(found, SSHCertificate) or found.type is not SSHCertificateType.USER:
         raise SignerAnswered("The signer answered with something that is no user certificate.")
-    if public_key_line(found.public_key()) != public_key_line(key):  # type: ignore[arg-type]
+    if public_key_line(found.public_key()) != public_key_line(key):
         raise SignerAnswered("The signer's certificate is for another key.")
     if list(found.valid_principals) != [principal.encode()]:
         raise SignerAnswered(

@@ -18,6 +18,7 @@ from typing import Self
 import httpx
 
 from airavata_scheduler.client.api_accounts import AccessTokens, Logins, SecondFactor, Sessions
+from airavata_scheduler.client.api_audit import Audit
 from airavata_scheduler.client.api_functions import Blobs, Calls, Functions
 from airavata_scheduler.client.api_people import Groups, Projects, Users
 from airavata_scheduler.client.api_sites import Agents, ComputeResources, StorageResources
@@ -66,6 +67,7 @@ class Client:
         self.sessions = Sessions(self.transport)
         self.access_tokens = AccessTokens(self.transport)
         self.second_factor = SecondFactor(self.transport)
+        self.audit = Audit(self.transport)
         self.users = Users(self.transport)
         self.groups = Groups(self.transport)
         self.projects = Projects(self.transport)

@@ -17,6 +17,7 @@ _TABLE = {
     "auth": ("cli_auth:auth", "Log in and out."),
     "whoami": ("cli_auth:whoami", "Say who is logged in, and where."),
     "user": ("cli_user:user", "Your account, and other users."),
+    "audit": ("cli_audit:audit", "Who did what, and the proof that nobody changed it."),
     "config": ("cli_config:config", "The settings of this machine."),
     "completion": ("cli_completion:completion", "Completion for your shell."),
 }

@@ -19,6 +19,7 @@ _VERBS = {
     "local": "The whole system on this machine, without root.",
     "db": "The database: upgrade, check, schema, epoch.",
     "authz": "SpiceDB: upload the schema, rebuild and compare the relationships.",
+    "audit": "The audit log: verify its chain.",
     "admin": "Accounts: bootstrap the first administrator, password links.",
     "doctor": "Check the configuration and every dependency.",
     "openapi": "The HTTP API's description, as JSON.",

@@ -31,6 +31,7 @@ need_servers() {
   need mariadb-server mariadbd mysqld
   need postgresql postgres "$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | tail -n 1 || true)"
   need curl curl
+  need openssh-server sshd
 }
 
 case ${1:-} in

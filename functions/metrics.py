@@ -32,7 +32,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from airavata_scheduler.functions import tokens
-from airavata_scheduler.models import deployment, stats
+from airavata_scheduler.models import audit_chain, deployment, stats
 from airavata_scheduler.models.database import execute, now_ms
 from airavata_scheduler.models.errors import AiravataError
 from airavata_scheduler.models.states import Outcome, TaskState
@@ -228,3 +228,18 @@ def _outbox() -> Iterator[Metric]:
     for fault in ("missing", "extra"):
         repaired.add_metric([fault], float(deployment.read(f"authz:{fault}") or 0))
     yield repaired
+    yield from _audit()
+
+
+def _audit() -> Iterator[Metric]:
+    sealed = CounterMetricFamily(
+        "scheduler_audit_entries", "Entries of the audit that are in its chain"
+    )
+    sealed.add_metric([], float(audit_chain.head().seq))
+    yield sealed
+    age = GaugeMetricFamily(
+        "scheduler_audit_unsealed_seconds", "Age of the oldest entry that is not in the chain yet"
+    )
+    since = audit_chain.unsealed_since()
+    age.add_metric([], max(0, now_ms() - since) / 1000 if since is not None else 0.0)
+    yield age

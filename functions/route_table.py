@@ -212,6 +212,9 @@ _API: Mapping[str, Rule] = {
         _on("compute_resource", "use", "query:compute?"),
         _on("storage_resource", "use", "query:storage?"),
     ),
+    # The audit
+    "GET /audit": _user(_on("project", "manage", "query:project?")),
+    "GET /audit/export": SYSTEM_ADMIN,
     # Functions and their calls
     "POST /functions": _user(_on("project", "create", "body:project")),
     "GET /functions": _user(_on("project", "read", "query:project?")),

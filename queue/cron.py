@@ -38,6 +38,8 @@ SWEEP = Entry(name="sweep", period_s=5.0, gap_s=4.0)  # PROTOCOL.md section 4: a
 RECONCILE = Entry(name="reconcile", period_s=30.0, gap_s=1.0)
 # Whatever a request that died did not relay; an empty SpiceDB is filled.
 PERMISSIONS = Entry(name="permissions", period_s=2.0, gap_s=1.0)
+# The audit is chained a moment after it is written.
+SEALING = Entry(name="sealing", period_s=2.0, gap_s=0.5)
 # What a deed that was cut off left in OpenBao; old values whose time is over.
 SECRETS = Entry(name="secrets", period_s=15.0, gap_s=5.0)
 # Both stores are read whole: rarely, for what nobody should be able to change behind our back.
@@ -50,7 +52,7 @@ def table(reconcile_period_s: float) -> tuple[Entry, ...]:
     reconcile = Entry(
         name=RECONCILE.name, period_s=reconcile_period_s, gap_s=min(1.0, reconcile_period_s / 2)
     )
-    return (SWEEP, reconcile, PERMISSIONS, SECRETS, COMPARISON, RETENTION)
+    return (SWEEP, reconcile, PERMISSIONS, SEALING, SECRETS, COMPARISON, RETENTION)
 
 
 def due(entries: tuple[Entry, ...], *, redis_is_up: bool) -> list[tuple[Entry, bool]]:

@@ -22,7 +22,9 @@ from airavata_scheduler.queue import connection
 CLOCK_QUEUE = "airavata-clock"
 WORK_QUEUE = "airavata-work"
 QUEUES = (CLOCK_QUEUE, WORK_QUEUE)
-CLOCK_JOBS = frozenset({"sweep", "reconcile", "permissions", "secrets", "comparison", "retention"})
+CLOCK_JOBS = frozenset(
+    {"sweep", "reconcile", "permissions", "sealing", "secrets", "comparison", "retention"}
+)
 
 JOB_TIMEOUT_S = 120
 # Filling SpiceDB, or comparing it with the database, takes as long as there are objects.

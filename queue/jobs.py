@@ -15,7 +15,14 @@ from typing import Final
 from airavata_scheduler.backends import openbao, projection, relay, secret_collector, spicedb
 from airavata_scheduler.backends.openbao_http import SecretsRefused, SecretsUnavailable
 from airavata_scheduler.backends.spicedb import Fenced, PermissionsUnavailable
-from airavata_scheduler.models import counters, epoch, flow, leases
+from airavata_scheduler.models import (
+    audit_chain,
+    counters,
+    deployment,
+    epoch,
+    flow,
+    leases,
+)
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import connected
 from airavata_scheduler.models.errors import AiravataError, ConfigurationError, Unavailable
@@ -24,6 +31,8 @@ from airavata_scheduler.queue import cron, retention_rules
 from airavata_scheduler.queue.announce import announce
 from airavata_scheduler.queue.enqueue import enqueue
 
+WITNESS_MS = 60_000  # how often the head of the audit's chain is written to the log
+_WITNESSED = "audit:witnessed"
 SWEEP_PART = 1000  # leases that one round of a sweep may end
 INLINE_JOBS = 500  # jobs that a reconciler without Redis does before it looks at the clock again
 
@@ -110,6 +119,21 @@ def permissions() -> None:
             _log.warning("permissions: not relayed, tried again soon: %s", error)
 
 
+def sealing() -> None:
+    """Chain the audit's newest entries; write the chain's head to the log now and then."""
+    with connected():
+        if not cron.take(cron.SEALING):
+            return
+        while audit_chain.seal() == audit_chain.BATCH:
+            pass
+        head = str(audit_chain.head())
+        if head != deployment.read(_WITNESSED) and not deployment.written_within(
+            _WITNESSED, WITNESS_MS
+        ):
+            _log.info("audit: head %s", head)
+            deployment.write(_WITNESSED, head)
+
+
 def secrets() -> None:
     """Collect what OpenBao holds and no row names, and values whose time is over."""
     with connected():
@@ -146,6 +170,7 @@ BY_CLOCK: Final[Mapping[str, Callable[[], None]]] = {
     "sweep": sweep,
     "reconcile": reconcile,
     "permissions": permissions,
+    "sealing": sealing,
     "secrets": secrets,
     "comparison": comparison,
     "retention": retention,

@@ -138,6 +138,7 @@ def kubeconfig(
     server: str = "https://k8s.example.org:6443",
     cluster: dict[str, Any] | None = None,
     user: dict[str, Any] | None = None,
+    current: str = "lab-jane",
     **changed: Any,
 ) -> str:
     """A kubeconfig of one context; what is given replaces or adds to its parts."""
@@ -147,7 +148,7 @@ def kubeconfig(
         "clusters": [{"name": "lab", "cluster": {"server": server, **(cluster or {})}}],
         "users": [{"name": "jane", "user": user or {"token": "a-token-of-jane-1234567890"}}],
         "contexts": [{"name": "lab-jane", "context": {"cluster": "lab", "user": "jane"}}],
-        "current-context": "lab-jane",
+        "current-context": current,
         **changed,
     }
     return yaml.dump(

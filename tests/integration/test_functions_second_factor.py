@@ -11,6 +11,7 @@ import pyotp
 import pytest
 from hvac.exceptions import InvalidRequest
 
+from airavata_scheduler.backends.openbao import secrets
 from airavata_scheduler.functions import login_backoff, passwords, second_factor
 from airavata_scheduler.functions.bootstrap import new_password_link
 from airavata_scheduler.models.tables import AuditEntry, LoginLink, RecoveryCode, User
@@ -299,3 +300,22 @@ def test_confirming_takes_a_start(api: Api) -> None:
     assert (wrong.status_code, wrong.json["code"]) == (422, "second_factor_wrong")
     assert first.json == second.json
     assert RecoveryCode.select().count() == 10
+
+
+def test_secrets_outlive_the_key_that_wrapped_them(api: Api, openbao: OpenBao) -> None:
+    """After a rotation they are wrapped anew, and the old version of the key may go."""
+    device, _ = protected(person(api))
+    before = User.get(User.name == "ada").totp
+    secrets().rotate_key()
+
+    count = second_factor.rewrap_all()
+    with openbao.client() as client:
+        newest = client.secrets.transit.read_key("credentials")["data"]["latest_version"]
+        client.secrets.transit.update_key_configuration(
+            "credentials", min_decryption_version=newest
+        )
+    answer = log_in(api, code=device.code())
+
+    assert count == 1
+    assert User.get(User.name == "ada").totp != before
+    assert answer.status_code == 200

@@ -240,7 +240,7 @@ def kubeconfigs() -> list[Case]:
         "contexts[0].name": [kubeconfig(contexts=[{"name": "a\x1bb", "context": {}}])],
         "clusters": [kubeconfig(clusters={}), kubeconfig(clusters=[{"name": "x"}] * 101)],
         "users[1]": [kubeconfig(users=[{"name": "jane", "user": {"token": "x"}}] * 2)],
-        "current-context": [kubeconfig(**{"current-context": "other"})],
+        "current-context": [kubeconfig(current="other")],
         "kind": [kubeconfig(kind="Pod"), kubeconfig(apiVersion="v2")],
     }
     cases: list[Case] = [
