@@ -116,7 +116,7 @@ def contexts_of(text: str) -> tuple[str, dict[str, Access]]:
     """The current context's name and every context. Raises BadInput naming the place."""
     document = _document(text)
     if document.get("kind", "Config") != "Config" or document.get("apiVersion", "v1") != "v1":
-        raise _refused("kind", "is not Config of apiVersion v1", _FLATTEN)
+        raise _faulty("kind", "is not Config of apiVersion v1", _FLATTEN)
     clusters = {name: _cluster(name, of) for name, of in _named(document, "clusters", "cluster")}
     users = {name: _user(name, of) for name, of in _named(document, "users", "user")}
     contexts = {
@@ -126,7 +126,7 @@ def contexts_of(text: str) -> tuple[str, dict[str, Access]]:
     current = document.get("current-context") or next(iter(contexts))
     if current not in contexts or (not document.get("current-context") and len(contexts) > 1):
         hint = "Choose one: kubectl config use-context NAME"
-        raise _refused("current-context", "names none of the contexts", hint)
+        raise _faulty("current-context", "names none of the contexts", hint)
     return current, contexts
 
 
@@ -140,7 +140,7 @@ def _document(text: str) -> dict[str, Any]:
         raise invalid(_FIELD, fault, _FLATTEN) from None
 
 
-def _refused(place: str, fault: str, hint: str) -> BadInput:
+def _faulty(place: str, fault: str, hint: str) -> BadInput:
     return BadInput(
         f"kubeconfig: {place} {fault}.",
         code="credential_invalid",
@@ -152,24 +152,24 @@ def _refused(place: str, fault: str, hint: str) -> BadInput:
 def _named(document: dict[str, Any], many: str, one: str) -> list[tuple[str, dict[str, Any]]]:
     entries = document.get(many)
     if not isinstance(entries, list) or not 0 < len(entries) <= MAX_ENTRIES:
-        raise _refused(many, f"is no list of 1 to {MAX_ENTRIES} entries", _FLATTEN)
+        raise _faulty(many, f"is no list of 1 to {MAX_ENTRIES} entries", _FLATTEN)
     found: dict[str, dict[str, Any]] = {}
     for number, entry in enumerate(entries):
         place = f"{many}[{number}]"
         if not isinstance(entry, dict) or not isinstance(entry.get(one), dict):
-            raise _refused(place, f"is no entry with a name and a {one}", _FLATTEN)
+            raise _faulty(place, f"is no entry with a name and a {one}", _FLATTEN)
         name = _label(f"{place}.name", entry.get("name"))
         if name in found:
-            raise _refused(place, "has a name that another entry has", _FLATTEN)
+            raise _faulty(place, "has a name that another entry has", _FLATTEN)
         found[name] = entry[one]
     return list(found.items())
 
 
 def _label(place: str, value: object) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_CHARS:
-        raise _refused(place, "is no name", _FLATTEN)
+        raise _faulty(place, "is no name", _FLATTEN)
     if not value.isprintable():
-        raise _refused(place, "has a control character", _FLATTEN)
+        raise _faulty(place, "has a control character", _FLATTEN)
     return value
 
 
@@ -178,7 +178,7 @@ def _known_only(place: str, entry: dict[str, Any], known: set[str]) -> None:
         if key in known:
             continue
         fault, hint = _REFUSED.get(key, ("is not a key that is used here", _FLATTEN))
-        raise _refused(f"{place}.{shown_key(key)}", fault, hint)
+        raise _faulty(f"{place}.{shown_key(key)}", fault, hint)
 
 
 def _cluster(name: str, entry: dict[str, Any]) -> dict[str, Any]:
@@ -186,11 +186,11 @@ def _cluster(name: str, entry: dict[str, Any]) -> dict[str, Any]:
     _known_only(place, entry, _CLUSTER_KEYS)
     if entry.get("insecure-skip-tls-verify", False) is not False:
         hint = "Put the authority's certificate into certificate-authority-data."
-        raise _refused(f"{place}.insecure-skip-tls-verify", "leaves the server unverified", hint)
+        raise _faulty(f"{place}.insecure-skip-tls-verify", "leaves the server unverified", hint)
     server = _label(f"{place}.server", entry.get("server"))
     if urlsplit(server).scheme != "https" or "@" in server:
         hint = "Write it as https://host:port."
-        raise _refused(f"{place}.server", "is no https address", hint)
+        raise _faulty(f"{place}.server", "is no https address", hint)
     authority = None
     if "certificate-authority-data" in entry:
         at = f"{_FIELD}.{place}.certificate-authority-data"
@@ -207,13 +207,13 @@ def _user(name: str, entry: dict[str, Any]) -> dict[str, Any]:
     _known_only(place, entry, _USER_KEYS)
     token = entry.get("token")
     if token is not None and (not isinstance(token, str) or not _is_token(token)):
-        raise _refused(f"{place}.token", "is no token", _SERVICE_ACCOUNT)
+        raise _faulty(f"{place}.token", "is no token", _SERVICE_ACCOUNT)
     if ("client-key-data" in entry) != ("client-certificate-data" in entry):
         hint = "Send both client-certificate-data and client-key-data."
-        raise _refused(place, "has half of a client certificate", hint)
+        raise _faulty(place, "has half of a client certificate", hint)
     if "client-key-data" not in entry:
         if token is None:
-            raise _refused(place, "has neither a token nor a client certificate", _SERVICE_ACCOUNT)
+            raise _faulty(place, "has neither a token nor a client certificate", _SERVICE_ACCOUNT)
         return {"token": token, "chain": None, "key": None}
     at = f"{_FIELD}.{place}"
     key_text = decoded(f"{at}.client-key-data", entry["client-key-data"]).replace("\r\n", "\n")
@@ -237,9 +237,9 @@ def _access(
     _known_only(place, entry, _CONTEXT_KEYS)
     cluster, user = entry.get("cluster"), entry.get("user")
     if not isinstance(cluster, str) or cluster not in clusters:
-        raise _refused(f"{place}.cluster", "names none of the clusters", _FLATTEN)
+        raise _faulty(f"{place}.cluster", "names none of the clusters", _FLATTEN)
     if not isinstance(user, str) or user not in users:
-        raise _refused(f"{place}.user", "names none of the users", _FLATTEN)
+        raise _faulty(f"{place}.user", "names none of the users", _FLATTEN)
     namespace = _label(f"{place}.namespace", entry.get("namespace") or "default")
     return Access(
         name=name,

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from benchmarks import load
 from benchmarks.figures import Figures, machine
 from benchmarks.systems import System, on_postgresql, on_sqlite
+from benchmarks.trust import trust
 from tests.acceptance.system import ROOT
 
 SHELL_TASKS = 400
@@ -38,12 +39,14 @@ def main() -> int:
             load.start_ups(figures, system, START_UPS)
             load.idle(figures, system, IDLE_S)
             load.latencies(figures, system, CALLS)
+            trust(figures, system)
             _rates(figures, system)
             load.huge_sweep(figures, system, POINTS)
         if _has_postgresql():
             with on_postgresql(Path(folder) / "postgresql") as system:
                 load.register(system)
                 load.latencies(figures, system, CALLS)
+                trust(figures, system)
                 _rates(figures, system)
         else:
             sys.stdout.write("PostgreSQL is not installed here: its lines are left out.\n")

@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from airavata_scheduler.backends import openbao_setup
+from airavata_scheduler.backends.openbao_http import Server
 from airavata_scheduler.client.api import Client
+from airavata_scheduler.models.configuration import Configuration
 from benchmarks.cost import processes_of
 from benchmarks.plain_sql import postgresql_rate, sqlite_rate
 from tests.acceptance.deployment import Deployment
 from tests.acceptance.system import ROOT, LocalSystem
+from tests.servers.openbao import OpenBao
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.programs import running, server_folder
 from tests.servers.redis import Redis
+from tests.servers.spicedb import SpiceDB
 
 COMPUTE = "bench"
 WORKER = "bench-worker"
@@ -64,6 +69,9 @@ def on_postgresql(folder: Path) -> Iterator[System]:
         running(Redis(folder / "redis")) as redis,
         postgresql.new_database("airavata") as url,
         postgresql.new_database("plain") as plain_url,
+        postgresql.new_database("spicedb") as store,
+        running(SpiceDB(folder / "spicedb", postgres_url=store)) as spicedb,
+        running(OpenBao(place / "openbao")) as openbao,
     ):
         schema = ["psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", plain_url, "-f"]
         subprocess.run([*schema, str(ROOT / "db" / "schema.sql")], check=True, capture_output=True)
@@ -72,6 +80,8 @@ def on_postgresql(folder: Path) -> Iterator[System]:
             "REDIS_URL": redis.url,
             "JWT_SECRET_KEY": "0123456789abcdef0123456789abcdef",
             "MAX_REQUESTS_PER_MINUTE": REQUESTS_PER_MINUTE,
+            **spicedb.settings,
+            **_set_up(openbao),
         }
         made = Deployment(folder=folder, settings=settings)
         try:
@@ -88,6 +98,14 @@ def on_postgresql(folder: Path) -> Iterator[System]:
         finally:
             made.end_all()
             _end_leftovers(folder)
+
+
+def _set_up(openbao: OpenBao) -> dict[str, str]:
+    """Make what the scheduler needs in OpenBao; the settings by which it is reached."""
+    server = Server.of(Configuration.read(openbao.settings, dotenv=None))
+    with openbao.client() as root:
+        openbao_setup.set_up(root, server)
+    return openbao.settings
 
 
 def _database_of(home: Path) -> Path:

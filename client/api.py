@@ -19,8 +19,10 @@ import httpx
 
 from airavata_scheduler.client.api_accounts import AccessTokens, Logins, SecondFactor, Sessions
 from airavata_scheduler.client.api_audit import Audit
+from airavata_scheduler.client.api_credentials import Credentials
 from airavata_scheduler.client.api_functions import Blobs, Calls, Functions
 from airavata_scheduler.client.api_people import Groups, Projects, Users
+from airavata_scheduler.client.api_permissions import Permissions
 from airavata_scheduler.client.api_sites import Agents, ComputeResources, StorageResources
 from airavata_scheduler.client.api_work import Artifacts, Experiments, Tasks
 from airavata_scheduler.client.errors import BadInputError
@@ -71,6 +73,8 @@ class Client:
         self.users = Users(self.transport)
         self.groups = Groups(self.transport)
         self.projects = Projects(self.transport)
+        self.credentials = Credentials(self.transport)
+        self.permissions = Permissions(self.transport)
         self.compute = ComputeResources(self.transport)
         self.storage = StorageResources(self.transport)
         self.agents = Agents(self.transport)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,11 +28,11 @@ _COLUMNS = (
 @click.option("--object", "object_", metavar="KIND:NAME", help="Of this object.")
 @click.option("--actor", help="By this user.")
 @click.option("--action", help="Such as create, share, reveal.")
-@click.option("--project", help="Of this project, which you manage.")
+@click.option("--in-project", "project", help="In this project, which you manage.")
 @click.option("--since", help="From this time on, such as 2026-11-26T00:00:00Z.")
 @click.option("--until", help="Before this time.")
 @pass_session
-def list_(session: Session, object_: str | None, **filters: str | None) -> None:
+def list_(session: Session, /, object_: str | None, **filters: Any) -> None:
     """List who did what, newest first: your own deeds, or what you may oversee."""
     found = session.client.audit.list(object=object_, **filters)
     session.output.rows((entry.raw for entry in found), _COLUMNS, empty="Nothing yet.")
@@ -54,7 +55,7 @@ def export(session: Session, output: Path) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--head", "witness", metavar="SEQ:HASH", help="A head that was noted elsewhere.")
 @pass_session
-def verify(session: Session, file: Path, witness: str | None) -> None:
+def verify(session: Session, file: Path, witness: str | None) -> int:
     """Check the chain of an exported file, without a server; exit 1 with the first fault."""
     if witness is not None and not witness.partition(":")[0].isdigit():
         raise BadInputError("--head must be SEQ:HASH, as the server's log has it.")
@@ -63,5 +64,6 @@ def verify(session: Session, file: Path, witness: str | None) -> None:
     document = {"entries": found.entries, "head": found.head, "fault": found.fault}
     if found.fault is not None:
         session.output.done(f"{found.fault} {found.entries} entries before it are good.", document)
-        raise SystemExit(1)
+        return 1
     session.output.done(f"{found.entries} entries are good. The head: {found.head}", document)
+    return 0

@@ -236,9 +236,21 @@ def whoami(session: Session) -> None:
     settings = session.client.settings
     me = session.client.users.me()
     scopes = session.client.logins.status().get("scopes")
-    item = {**me.raw, "server": settings.server, "project": settings.project, "scopes": scopes}
+    item = {
+        **me.raw,
+        "server": settings.server,
+        "project": settings.project,
+        "scopes": scopes,
+        "projects": [entry.raw for entry in session.client.users.my_projects()],
+        "groups": [entry.raw for entry in session.client.users.my_groups()],
+    }
     kind = " (administrator)" if me.is_admin else ""
     kind = " (service account)" if me.kind == "service" else kind
     place = f", project {settings.project}" if settings.project else ""
     limits = "" if scopes is None else f", by a token for {', '.join(scopes)}"
     session.output.done(f"{me.name}{kind} at {settings.server}{place}{limits}", item)
+    if not session.output.as_json and not session.output.quiet:
+        for noun in ("projects", "groups"):
+            named = [f"{entry['name']} ({entry['role'] or 'by a group'})" for entry in item[noun]]
+            if named:
+                session.output.line(f"{noun}: {', '.join(named)}")

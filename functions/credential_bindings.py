@@ -138,27 +138,27 @@ def list_bindings() -> dict[str, Any]:
 def bind_credential(body: ResourceBody) -> tuple[dict[str, Any], int]:
     """Bind a credential to a resource: whoever may use both can run there."""
     del body  # the gate has found what it names
-    found, (kind, resource) = access.target("credential"), _resource()
+    found, resource = access.target("credential"), _resource()
     if not credential_kinds.fits(found.row["kind"], resource.row["kind"]):
         raise BadInput(
             f"A credential of kind {found.row['kind']} does not open a {resource.row['kind']} "
             "resource.",
             code="kind_does_not_fit",
-            field="compute" if kind == "compute_resource" else "storage",
+            field="compute" if resource.kind == "compute_resource" else "storage",
             hint="docs/credentials.md says what fits what.",
         )
 
     def make() -> dict[str, Any]:
-        if not rows.bind(found.id, kind, resource.id, user_id=principals.current().id):
+        if not rows.bind(found.id, _kind(resource), resource.id, user_id=principals.current().id):
             raise Conflict(
                 f"{found.name} is bound to {resource.name} already.", code="binding_exists"
             )
         audit.append(
             "bind", "credential", found.id, project_id=resource.project_id,
-            resource_kind=kind, resource_id=resource.id,
+            resource_kind=resource.kind, resource_id=resource.id,
         )  # fmt: skip
         return {
-            "kind": kind,
+            "kind": resource.kind,
             "id": resource.id,
             "name": resource.name,
             "created_by": principals.current().id,
@@ -172,15 +172,15 @@ def bind_credential(body: ResourceBody) -> tuple[dict[str, Any], int]:
 def unbind_credential(query: ResourceQuery) -> tuple[str, int]:
     """End a binding, at once."""
     del query
-    found, (kind, resource) = access.target("credential"), _resource()
+    found, resource = access.target("credential"), _resource()
     with transaction():
-        if not rows.unbind(found.id, kind, resource.id):
+        if not rows.unbind(found.id, _kind(resource), resource.id):
             raise NotFound(
                 f"{found.name} is not bound to {resource.name}.", code="binding_not_found"
             )
         audit.append(
             "unbind", "credential", found.id, project_id=resource.project_id,
-            resource_kind=kind, resource_id=resource.id,
+            resource_kind=resource.kind, resource_id=resource.id,
         )  # fmt: skip
     return "", 204
 
@@ -189,7 +189,7 @@ def unbind_credential(query: ResourceQuery) -> tuple[str, int]:
 def explain_credential(query: ExplainQuery) -> dict[str, Any]:
     """Say which credential opens a resource for you, and why that one or none."""
     del query
-    _, resource = _resource()
+    resource = _resource()
     found = resolve(principals.current(), resource)
     return {
         "resource": resource.name,
@@ -254,7 +254,7 @@ def _address(body: TestBody, row: Credential) -> str:
             field="target",
             hint='Send {"target": "ssh://user@host"} or {"compute": NAME}.',
         )
-    _, resource = _resource()
+    resource = _resource()
     endpoint = str(resource.row.get("endpoint") or "")
     if not endpoint:
         raise BadInput(
@@ -278,7 +278,7 @@ def _keep(row: Credential, tested: Tested, target: str) -> None:
         audit.append("test", "credential", row.id, ok=tested.ok, target=target)
 
 
-def _resource() -> tuple[ResourceKind, Target]:
+def _resource() -> Target:
     """The one resource that the request names. Raises BadInput for none or two."""
     compute, storage = access.targets("compute_resource"), access.targets("storage_resource")
     if len(compute) + len(storage) != 1:
@@ -288,9 +288,11 @@ def _resource() -> tuple[ResourceKind, Target]:
             field="compute",
             hint="Name it by compute or by storage.",
         )
-    if compute:
-        return "compute_resource", compute[0]
-    return "storage_resource", storage[0]
+    return (compute or storage)[0]
+
+
+def _kind(resource: Target) -> ResourceKind:
+    return "compute_resource" if resource.kind == "compute_resource" else "storage_resource"
 
 
 def _shown_bindings(kind: str, found: Any) -> list[dict[str, Any]]:

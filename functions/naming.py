@@ -282,6 +282,11 @@ def _with_ids(
     ]
 
 
+def model_of(kind: Kind) -> Any:
+    """The table of a kind's objects."""
+    return _SOURCES[kind].model
+
+
 def rows_visible(kind: Kind, principal: Principal) -> Any:
     """The rows of `kind` that the principal may read: a `ModelSelect` to order, narrow and page."""
     source = _SOURCES[kind]

@@ -122,14 +122,13 @@ def allows(principal: Principal, permission: Permission, found: Target) -> bool:
 
 def decide(principal: Principal, asked: Sequence[Asked]) -> list[bool]:
     """The answers to many questions, in order, by one call."""
-    named = [(*_object(found), permission) for permission, found in asked]
-    return decide_ids(principal, named)
+    return decide_ids(principal, [(*named(found), permission) for permission, found in asked])
 
 
-def decide_ids(principal: Principal, named: Sequence[tuple[str, str, str]]) -> list[bool]:
+def decide_ids(principal: Principal, asked: Sequence[tuple[str, str, str]]) -> list[bool]:
     """As `decide`, for (kind, id, permission) of objects that SpiceDB knows by these names."""
     known: dict[tuple[str, str, str, str], bool] = g.setdefault("decisions", {})
-    new = [name for name in dict.fromkeys(named) if (principal.id, *name) not in known]
+    new = [name for name in dict.fromkeys(asked) if (principal.id, *name) not in known]
     if new:
         questions = [
             Question(kind=kind, id=object_id, permission=permission, user_id=principal.id)
@@ -137,7 +136,7 @@ def decide_ids(principal: Principal, named: Sequence[tuple[str, str, str]]) -> l
         ]
         answers = ask(questions, [(kind, object_id) for kind, object_id, _ in new])
         known.update({(principal.id, *name): yes for name, yes in zip(new, answers, strict=True)})
-    return [known[principal.id, *name] for name in named]
+    return [known[principal.id, *name] for name in asked]
 
 
 def ask(questions: Sequence[Question], objects: Sequence[Named]) -> list[bool]:
@@ -175,7 +174,7 @@ def _fresh(objects: Sequence[Named]) -> Freshness:
     return state
 
 
-def _object(found: Target) -> Named:
+def named(found: Target) -> Named:
     """The object in SpiceDB that decides about `found`."""
     if found.kind == "system":
         return SYSTEM

@@ -212,6 +212,10 @@ _API: Mapping[str, Rule] = {
         _on("compute_resource", "use", "query:compute?"),
         _on("storage_resource", "use", "query:storage?"),
     ),
+    # Who may do what; the views ask about the objects that the query names
+    "GET /permissions": USER,
+    "GET /permissions/check": USER,
+    "GET /permissions/explain": USER,
     # The audit
     "GET /audit": _user(_on("project", "manage", "query:project?")),
     "GET /audit/export": SYSTEM_ADMIN,

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ from airavata_scheduler.backends.spicedb import SpiceDB
 from airavata_scheduler.functions.route_table import ROUTES, Check
 from airavata_scheduler.models.database import database
 from airavata_scheduler.models.ids import new_id
-from tests.api import Api
+from tests.api import Api, MakeApi
+from tests.servers.programs import running
+from tests.servers.spicedb import SpiceDB as SpiceDBServer
 from tests.tenants import ROLES, Tenants
 
 PASSED = 299  # what answers behind the gate, in the place of the view
@@ -255,10 +258,16 @@ def test_no_answer_tells_of_another_tenant(api: Api) -> None:
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_foreign_id_costs_what_an_unknown_one_costs(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    make_api: MakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As many statements and as many calls of SpiceDB, also when the answers take turns."""
-    tenants, work = Tenants(api), Counter[str]()
+    """As many statements and as many calls of SpiceDB, with its caches as in production."""
+    with running(SpiceDBServer(tmp_path / "spicedb")) as server:
+        measure(Tenants(make_api(**server.settings)), monkeypatch)
+
+
+def measure(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger asks about foreign and unknown ids in turns."""
+    work = Counter[str]()
     count_work(monkeypatch, work)
     eve = tenants.callers["stranger"]
 

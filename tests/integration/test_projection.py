@@ -191,8 +191,9 @@ def test_a_position_that_lies_behind(api: Api) -> None:
     back = [mark("position", str(here - 1))]
     spicedb().write(back, [mark("position", str(here))], [])
 
-    assert problem(ada.get(f"/projects/{project}")) == (503, "permissions_rebuilding")
-    assert problem(ada.get("/projects")) == (503, "permissions_rebuilding")
+    # SpiceDB may answer from its state before that for a while: which was the newer one.
+    refused = wait_until(lambda: ada.get(f"/projects/{project}").json.get("code"))
+    assert refused == ada.get("/projects").json["code"] == "permissions_rebuilding"
     with pytest.raises(relay.ProjectionMissing):
         relay.check_marks(relay.read_marks(spicedb()))
     projection.ensure()
@@ -531,7 +532,7 @@ def test_after_each_relay_spicedb_is_what_the_rows_say(
             outbox.take_written()
 
     monkeypatch.setattr(grants, "relay_now", sometimes)
-    for _ in range(CHANGES // 2):
+    for _ in range(CHANGES):
         walk.step()
         if chance.random() < 0.2:
             forget = chance.random() < 0.3

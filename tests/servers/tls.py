@@ -42,7 +42,7 @@ class _Server(ThreadingHTTPServer):
         try:
             request.settimeout(20)
             with self.context.wrap_socket(request, server_side=True) as wrapped:
-                super().finish_request(wrapped, client_address)  # type: ignore[arg-type]
+                super().finish_request(wrapped, client_address)
         except OSError:
             return
 
@@ -54,7 +54,7 @@ class _Asked(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        certificate = self.connection.getpeercert()  # type: ignore[attr-defined]
+        certificate = self.connection.getpeercert()
         subject = certificate["subject"][0][0][1] if certificate else None
         token = self.headers["Authorization"]
         self.server.seen.requests.append((self.path, token, subject))
