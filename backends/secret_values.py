@@ -12,9 +12,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
+from peewee import fn
+
 from airavata_scheduler.backends import openbao
 from airavata_scheduler.backends.credential_fields import Value
 from airavata_scheduler.backends.openbao import SecretStoreBehind
+from airavata_scheduler.backends.openbao_http import PAUSE_S
 from airavata_scheduler.models.credentials import Written
 from airavata_scheduler.models.errors import AiravataError, Conflict, Unavailable
 from airavata_scheduler.models.ids import new_id
@@ -40,7 +43,25 @@ def write_next(credential_id: str, value: Value, store: Callable[[Written], _R])
 
     Raises Conflict `secret_raced` where somebody else does so at the same moment.
     """
-    return _written(credential_id, value, openbao.secrets().current_version(credential_id), store)
+    return _written(credential_id, value, _newest(credential_id), store)
+
+
+def _newest(credential_id: str) -> int:
+    """The newest version in OpenBao; a standby that is behind is given a moment.
+
+    Not what the database says: an OpenBao that was restored goes on from where it is.
+    """
+    secrets, deadline = openbao.secrets(), time.monotonic() + openbao.BEHIND_FOR_S
+    known = (
+        CredentialVersion.select(fn.MAX(CredentialVersion.number))
+        .where(CredentialVersion.credential_id == credential_id)
+        .scalar()
+    )
+    while True:
+        found = secrets.current_version(credential_id)
+        if found >= (known or 0) or time.monotonic() > deadline:
+            return found
+        time.sleep(PAUSE_S)
 
 
 def _written(credential_id: str, value: Value, expected: int, store: Callable[[Written], _R]) -> _R:

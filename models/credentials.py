@@ -114,6 +114,11 @@ def set_value(
 def _add_version(
     credential_id: str, written: Written, *, reason: Reason, user_id: str, now: int
 ) -> None:
+    # An OpenBao that was restored gives a number again; the value that had it is lost.
+    CredentialVersion.delete().where(
+        (CredentialVersion.credential_id == credential_id)
+        & (CredentialVersion.number == written.number)
+    ).execute()
     CredentialVersion.insert(
         credential_id=credential_id,
         number=written.number,
