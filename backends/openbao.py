@@ -140,7 +140,7 @@ class OpenBao(Transit):
                 if unsure and self._appears(path, expected + 1, write_id):
                     return expected + 1
                 if another or time.monotonic() > deadline:
-                    raise _raced() from None
+                    raise raced() from None
             time.sleep(PAUSE_S)
 
     def _appears(self, path: str, version: int, write_id: str) -> bool:
@@ -241,7 +241,8 @@ class OpenBao(Transit):
         return str(made["data"]["public_key"]).strip()
 
 
-def _raced() -> Conflict:
+def raced() -> Conflict:
+    """The error for a write that came second."""
     return Conflict(
         "Somebody else changed this secret at the same moment.",
         code="secret_raced",

@@ -24,6 +24,7 @@ from airavata_scheduler.backends.openbao_http import (
     Server,
     TokenLost,
     call,
+    not_initialised,
     sealed,
 )
 from airavata_scheduler.backends.openbao_login import LoggedIn, login_of
@@ -107,11 +108,7 @@ def check_health(server: Server) -> None:
         client.adapter.close()
     health = told if isinstance(told, dict) else _json(told)
     if not health.get("initialized", True):
-        raise SecretsUnavailable(
-            "OpenBao, which keeps the secrets, is not initialised.",
-            hint="The operator initialises it: bao operator init (docs/operations.md).",
-            retry_after_s=30.0,
-        )
+        raise not_initialised()
     if health.get("sealed"):
         raise sealed()
 

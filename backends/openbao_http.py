@@ -131,15 +131,15 @@ def _said(error: hvac.exceptions.VaultError) -> str:
 def _meaning(error: Exception) -> Exception:
     """What a failure of hvac's or of the connection means for us."""
     if isinstance(error, requests.exceptions.SSLError):
-        return _unverified()
+        return unverified()
     if not isinstance(error, hvac.exceptions.VaultError):
-        return _away()
+        return away()
     if isinstance(error, hvac.exceptions.InvalidPath | hvac.exceptions.InvalidRequest):
         return _meaning_of_request(error)
     if isinstance(error, hvac.exceptions.Forbidden | hvac.exceptions.Unauthorized):
         return TokenLost()
     is_sealed = isinstance(error, hvac.exceptions.VaultDown) and _is_sealed(error)
-    return sealed() if is_sealed else _failing()
+    return sealed() if is_sealed else failing()
 
 
 def _meaning_of_request(error: hvac.exceptions.VaultError) -> Exception:
@@ -147,7 +147,7 @@ def _meaning_of_request(error: hvac.exceptions.VaultError) -> Exception:
         return CheckAndSetFailed()
     # An engine that is not mounted is no empty path.
     nothing = isinstance(error, hvac.exceptions.InvalidPath) and "no handler" not in _said(error)
-    return NothingThere() if nothing else _request_refused()
+    return NothingThere() if nothing else request_refused()
 
 
 def sealed() -> SecretsUnavailable:
@@ -159,7 +159,17 @@ def sealed() -> SecretsUnavailable:
     )
 
 
-def _unverified() -> SecretsUnavailable:
+def not_initialised() -> SecretsUnavailable:
+    """The error for an OpenBao that was started and never initialised."""
+    return SecretsUnavailable(
+        "OpenBao, which keeps the secrets, is not initialised.",
+        hint="The operator initialises it: bao operator init (docs/operations.md).",
+        retry_after_s=30.0,
+    )
+
+
+def unverified() -> SecretsUnavailable:
+    """The error for a server whose certificate no authority of ours signed."""
     return SecretsUnavailable(
         "OpenBao's certificate cannot be verified.",
         hint="The operator sets OPENBAO_CA_FILE to the authority that signed it.",
@@ -167,7 +177,8 @@ def _unverified() -> SecretsUnavailable:
     )
 
 
-def _away() -> SecretsUnavailable:
+def away() -> SecretsUnavailable:
+    """The error where nothing answers, or not in time."""
     return SecretsUnavailable(
         "OpenBao, which keeps the secrets, cannot be reached.",
         hint="Try again in a moment; what needs no secret goes on.",
@@ -175,7 +186,8 @@ def _away() -> SecretsUnavailable:
     )
 
 
-def _failing() -> SecretsUnavailable:
+def failing() -> SecretsUnavailable:
+    """The error for a cluster without leader, or a server that answers 5xx."""
     return SecretsUnavailable(
         "OpenBao, which keeps the secrets, has no leader or fails to answer.",
         hint="Try again in a moment; if it lasts, OpenBao's own log says why.",
@@ -183,7 +195,8 @@ def _failing() -> SecretsUnavailable:
     )
 
 
-def _request_refused() -> SecretsRefused:
+def request_refused() -> SecretsRefused:
+    """The error for a request that OpenBao does not understand or cannot fulfil."""
     return SecretsRefused(
         "OpenBao refuses a request of the scheduler's.",
         hint="The operator looks into it: airavata-scheduler secrets check",
@@ -196,6 +209,15 @@ def token_refused() -> SecretsRefused:
     return SecretsRefused(
         "OpenBao refuses the scheduler's token: it has ended or was revoked.",
         hint="The operator sets a new OPENBAO_TOKEN, or OPENBAO_ROLE_ID, and starts again.",
+        retry_after_s=30.0,
+    )
+
+
+def role_refused() -> SecretsRefused:
+    """The error for an AppRole login that is refused."""
+    return SecretsRefused(
+        "OpenBao refuses the scheduler's AppRole.",
+        hint="The operator makes a new wrapped secret id for OPENBAO_SECRET_ID_FILE.",
         retry_after_s=30.0,
     )
 

@@ -30,6 +30,7 @@ from airavata_scheduler.backends.openbao_http import (
     TokenLost,
     call,
     policy_lacks,
+    role_refused,
     token_refused,
 )
 from airavata_scheduler.backends.private_files import write_whole
@@ -89,11 +90,7 @@ class AppRole:
         try:
             made = call(lambda: client.auth.approle.login(self.role_id, secret_id))
         except (TokenLost, SecretsRefused):
-            raise SecretsRefused(
-                "OpenBao refuses the scheduler's AppRole.",
-                hint="The operator makes a new wrapped secret id for OPENBAO_SECRET_ID_FILE.",
-                retry_after_s=30.0,
-            ) from None
+            raise role_refused() from None
         return str(made["auth"]["client_token"])
 
     @property

@@ -305,6 +305,29 @@ def test_a_missing_key_stops_the_start(word: str, sqlite_url: str, tmp_path: Pat
     assert_one_sentence(done, "JWT_SECRET_KEY")
 
 
+@pytest.mark.parametrize("word", WORDS)
+def test_no_login_to_openbao_stops_the_start(word: str, sqlite_url: str, tmp_path: Path) -> None:
+    """Every secret needs it, so it is said before anything runs."""
+    with deployment(tmp_path, DATABASE_URL=sqlite_url) as made:
+        assert made.run("db", "upgrade").returncode == 0
+        done = made.run(word)
+
+    assert_one_sentence(done, "Neither OPENBAO_TOKEN nor OPENBAO_ROLE_ID", "OPENBAO_ADDR")
+
+
+def test_an_openbao_that_is_away_does_not_stop_the_start(sqlite_url: str, tmp_path: Path) -> None:
+    """It is said, and the server serves: agents and running tasks need no secret."""
+    away = {"OPENBAO_ADDR": f"http://127.0.0.1:{free_port()}", "OPENBAO_TOKEN": "s.a"}
+    with deployment(tmp_path, DATABASE_URL=sqlite_url, **away) as made:
+        assert made.run("db", "upgrade").returncode == 0
+        made.start("server")
+        made.wait_until_it_answers()
+        said, ready = made.output("server").read_text(), made.get("/api/v1/health/ready")[1]
+
+    assert "Warning: OpenBao, which keeps the secrets, cannot be reached." in said
+    assert '"failed"' not in ready
+
+
 def test_the_variables_may_stand_in_a_file(sqlite_url: str, tmp_path: Path) -> None:
     """`.env` in the folder of the start does as well as the environment."""
     with deployment(tmp_path) as made:
