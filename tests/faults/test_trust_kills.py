@@ -26,6 +26,7 @@ from airavata_scheduler.backends.spicedb import PermissionsUnavailable
 from airavata_scheduler.models.database import connected, execute
 from airavata_scheduler.queue import jobs
 from tests.api import NO_REDIS, SECRET, Api, LoggedIn, MakeApi
+from tests.canaries import canary
 from tests.faults.doer import Doer, Point, after, before
 from tests.in_step import out_of_step
 from tests.servers.openbao import OpenBao
@@ -36,7 +37,7 @@ from tests.work import Site
 
 RUNS = 20 if os.environ.get("AIRAVATA_NIGHTLY") else 1
 CONVERGES_WITHIN_S = 30.0
-VALUE = {"username": "ada", "password": "canary-of-the-kills-7Qw"}
+VALUE = {"username": "ada", "password": canary("kills")}
 
 _COMMITTING = after("functions.audit:append")  # the last write of each transaction
 _COMMITTED = before("functions.grants:relay_now")
@@ -119,7 +120,7 @@ class World:
         """Do the deed on the credential, cut off at the point."""
         path = f"/api/v1/credentials/{credential}"
         self.serial += 1
-        another = {"value": {**VALUE, "password": f"canary-of-the-kills-{self.serial}"}}
+        another = {"value": {**VALUE, "password": canary(f"kills{self.serial}")}}
         new = {"name": f"n{self.serial}", "kind": "PASSWORD", "value": VALUE}
         requests: dict[str, tuple[str, str, Any]] = {
             "create": ("POST", "/api/v1/credentials", new),
