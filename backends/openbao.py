@@ -8,13 +8,12 @@ secret is used, even where the version's number is the same.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -25,11 +24,11 @@ from airavata_scheduler.backends.openbao_http import (
     TRY_FOR_S,
     CheckAndSetFailed,
     NothingThere,
-    SecretsRefused,
     SecretsUnavailable,
     Server,
 )
 from airavata_scheduler.backends.openbao_login import LoggedIn, login_of
+from airavata_scheduler.backends.openbao_transit import Transit, key_version_of
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import Conflict, Unavailable
 from airavata_scheduler.models.fields import canonical_json
@@ -62,12 +61,8 @@ class Stored:
     destroyed: bool
 
 
-@dataclass(kw_only=True)
-class OpenBao:
+class OpenBao(Transit):
     """One process's access to the secrets."""
-
-    server: Server
-    session: LoggedIn = field(repr=False)
 
     # Values
 
@@ -78,13 +73,13 @@ class OpenBao:
         Conflict where another version was written meanwhile.
         """
         envelope = canonical_json({"path": path, "value": dict(value), "write_id": write_id})
-        wrapped = self._encrypted(envelope)
+        wrapped = self.encrypted(envelope)
         return self._put(path, wrapped, write_id=write_id, expected=expected)
 
     def read(self, path: str, *, version: int, write_id: str) -> dict[str, str]:
         """The value of exactly this version. Raises SecretStoreBehind where it is another."""
         wrapped = self._wrapped(path, version, write_id)
-        envelope = json.loads(self._decrypted(wrapped))
+        envelope = json.loads(self.decrypted(wrapped))
         if envelope["path"] != path or envelope["write_id"] != write_id:
             raise SecretStoreBehind
         return {str(name): str(text) for name, text in envelope["value"].items()}
@@ -129,18 +124,31 @@ class OpenBao:
             )
             return int(made["data"]["version"])
 
+        unsure = False  # whether an answer was lost, so that what is there may be ours
         while True:
             try:
                 return self.session.do(put, repeat=False)
-            except (CheckAndSetFailed, SecretsUnavailable) as error:
-                # An answer may have been lost, now or in the round before: what is there tells.
+            except SecretsUnavailable:
+                unsure = True
                 if self.holds(path, version=expected + 1, write_id=write_id):
                     return expected + 1
-                if isinstance(error, CheckAndSetFailed):
-                    raise _raced() from None
                 if time.monotonic() > deadline:
                     raise
+            except CheckAndSetFailed:
+                # A standby that is a moment behind says so too, of its own older state.
+                another = self.current_version(path) > expected
+                if unsure and self._appears(path, expected + 1, write_id):
+                    return expected + 1
+                if another or time.monotonic() > deadline:
+                    raise _raced() from None
             time.sleep(PAUSE_S)
+
+    def _appears(self, path: str, version: int, write_id: str) -> bool:
+        try:
+            self._wrapped(path, version, write_id)
+        except SecretStoreBehind:
+            return False
+        return True
 
     def _stored(self, path: str, version: int) -> dict[str, Any] | None:
         def get(client: hvac.Client) -> dict[str, Any] | None:
@@ -212,39 +220,6 @@ class OpenBao:
         except NothingThere:
             return
 
-    # Wrapping alone
-
-    def wrap(self, plain: bytes, context: str) -> str:
-        """`plain` encrypted by the transit key, good for `context` only: it may lie anywhere."""
-        envelope = canonical_json({"context": context, "plain": _base64(plain)})
-        return self._encrypted(envelope)
-
-    def unwrap(self, text: str, context: str) -> bytes:
-        """What `wrap` was given. Raises SecretsRefused for other text or another context."""
-        envelope = json.loads(self._decrypted(text))
-        if envelope.get("context") != context:
-            raise SecretsRefused
-        return base64.b64decode(envelope["plain"])
-
-    def rewrap_text(self, text: str) -> str:
-        """The same, encrypted by the newest version of the transit key."""
-        return str(self._transit("rewrap", ciphertext=text)["ciphertext"])
-
-    def _encrypted(self, plain: str) -> str:
-        made = self._transit("encrypt", plaintext=_base64(plain.encode()))
-        return str(made["ciphertext"])
-
-    def _decrypted(self, text: str) -> bytes:
-        return base64.b64decode(self._transit("decrypt", ciphertext=text)["plaintext"])
-
-    def _transit(self, deed: str, **fields: str) -> dict[str, Any]:
-        path = f"/v1/{self.server.transit}/{deed}/{self.server.key}"
-        made: dict[str, Any] = self.session.do(
-            lambda client: client.adapter.post(path, json=fields)
-        )
-        data: dict[str, Any] = made["data"]
-        return data
-
     # SSH
 
     def sign_ssh(self, role: str, public_key: str, *, principal: str, ttl_s: int) -> str:
@@ -272,15 +247,6 @@ def _raced() -> Conflict:
         code="secret_raced",
         hint="Look at it again, then repeat your change.",
     )
-
-
-def key_version_of(wrapped: str) -> int:
-    """Which version of the transit key made this ciphertext: `vault:v3:…`."""
-    return int(wrapped.split(":", 2)[1].removeprefix("v"))
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
 
 
 def _milliseconds(text: str) -> int:

@@ -91,7 +91,10 @@ def checked_server(configuration: Configuration) -> Server:
     """The server of the settings. Raises ConfigurationError where they cannot be right."""
     ca_file = configuration.openbao_ca_file
     if ca_file is not None and not os.access(ca_file, os.R_OK):
-        raise ConfigurationError(f"OPENBAO_CA_FILE {ca_file} cannot be read.")
+        raise ConfigurationError(
+            f"OPENBAO_CA_FILE {ca_file} cannot be read.",
+            hint="Name the PEM file of the authority that signed OpenBao's certificate.",
+        )
     return Server.of(configuration)
 
 

@@ -109,7 +109,8 @@ class AppRole:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text"
             raise ConfigurationError(
-                f"OPENBAO_SECRET_ID_FILE {self.file} cannot be read: {reason}."
+                f"OPENBAO_SECRET_ID_FILE {self.file} cannot be read: {reason}.",
+                hint="An operator writes it: airavata-scheduler secrets wrap --output FILE",
             ) from None
 
     def _open_once(self) -> str:
@@ -155,7 +156,10 @@ def login_of(configuration: Configuration) -> Login:
     """The way to log in that the settings say. Raises ConfigurationError where they say none."""
     if configuration.openbao_role_id:
         if configuration.openbao_secret_id_file is None:
-            raise ConfigurationError("OPENBAO_ROLE_ID needs OPENBAO_SECRET_ID_FILE beside it.")
+            raise ConfigurationError(
+                "OPENBAO_ROLE_ID needs OPENBAO_SECRET_ID_FILE beside it.",
+                hint="An operator writes that file: airavata-scheduler secrets wrap --output FILE",
+            )
         return AppRole(
             server=Server.of(configuration),
             role_id=configuration.openbao_role_id,

@@ -17,8 +17,8 @@ from airavata_scheduler.backends import (
     secret_collector,
     secret_rewrap,
 )
-from airavata_scheduler.backends.openbao import key_version_of
 from airavata_scheduler.backends.openbao_http import Server, TokenLost
+from airavata_scheduler.backends.openbao_transit import key_version_of
 from airavata_scheduler.backends.private_files import write_whole
 from airavata_scheduler.backends.secret_rewrap import Rewrapped
 from airavata_scheduler.commands import start_checks

@@ -66,11 +66,11 @@ class LossyProxy:
                 self.end_headers()
                 self.wfile.write(answer.content)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_LIST = _forward
-
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
+        for method in ("GET", "POST", "PUT", "DELETE", "LIST"):
+            setattr(Handler, f"do_{method}", Handler._forward)
         return Handler
 
     def _how(self, method: str, path: str) -> str:

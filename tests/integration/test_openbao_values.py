@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from airavata_scheduler.backends import openbao_http
-from airavata_scheduler.backends.openbao import SecretStoreBehind, key_version_of
+from airavata_scheduler.backends.openbao import SecretStoreBehind
 from airavata_scheduler.backends.openbao_http import SecretsRefused, SecretsUnavailable
 from airavata_scheduler.backends.openbao_setup import SSH_ROLE, rotate_key
+from airavata_scheduler.backends.openbao_transit import key_version_of
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
 from tests.credentials import ssh_key
@@ -221,7 +222,7 @@ def test_killed_is_said_and_it_comes_back(store: Store, monkeypatch: pytest.Monk
 
 
 def test_a_secret_is_in_no_log_and_no_error(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither the value, nor a token, nor a secret id: OpenBao's log and audit files, ours, reprs."""
+    """Neither value, token nor secret id: OpenBao's log and audit files, ours, reprs."""
     caplog.set_level(logging.DEBUG)
     wrapping = store.wrapped_secret_id()
     login = store.login()
