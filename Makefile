@@ -26,9 +26,9 @@ test: $(STAMP) ## Run every test; the servers that they need are installed where
 	@PYTHON=$(PYTHON) deploy/packages.sh test
 	$(BIN)/pytest --numprocesses=auto --dist=loadfile $(PYTEST_ARGS)
 
-nightly: $(STAMP) ## The long checks: every configuration of the lease model
+nightly: $(STAMP) ## The long checks: every configuration of the lease model, kills by the hundred
 	@PYTHON=$(PYTHON) deploy/packages.sh test
-	AIRAVATA_NIGHTLY=1 $(BIN)/pytest -m nightly --timeout=3600 $(PYTEST_ARGS)
+	AIRAVATA_NIGHTLY=1 $(BIN)/pytest -m "nightly or faults" --timeout=3600 $(PYTEST_ARGS)
 
 check: lint types arrows floor docs ## Everything but the tests: lint, types, import rules, docs
 

@@ -19,6 +19,7 @@ from airavata_scheduler.models import database as db
 from airavata_scheduler.models import migrations
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.tables import TABLES
+from tests.canaries import leaks
 from tests.servers.mariadb import MariaDB
 from tests.servers.openbao import OpenBao
 from tests.servers.postgresql import PostgreSQL
@@ -28,6 +29,14 @@ from tests.servers.spicedb import SpiceDBTesting
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 _numbers = count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end no file of any test has a canary in it: databases, logs, journals, answers."""
+    yield
+    found = leaks([tmp_path_factory.getbasetemp()])
+    assert found == [], "a secret was written down"
 
 
 @pytest.fixture(scope="session")

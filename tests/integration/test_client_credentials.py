@@ -11,11 +11,12 @@ import pytest
 from airavata_scheduler.backends import openbao
 from airavata_scheduler.models.configuration import Configuration
 from tests.api import LoggedIn
+from tests.canaries import PLANTED, canary
 from tests.client_server import Ran, RunCommand, Served, command, run_here, served
 
 __all__ = ["command", "served"]
 
-SECRET = "hunter2-of-the-command-line-9Xq"
+SECRET = canary("cli")
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def with_openbao(served: Served, secrets_settings: dict[str, str]) -> Iterator[N
 @pytest.fixture
 def password_file(tmp_path: Path) -> Path:
     """A file with a password."""
-    file = tmp_path / "password"
+    file = tmp_path / f"{PLANTED}password"
     file.write_text(SECRET, encoding="utf-8")
     return file
 
@@ -62,7 +63,7 @@ def test_the_life_of_a_credential(
     )
     history = command("credential", "history", "cluster", "--json")
     revealed = command("credential", "reveal", "cluster", "--field", "password")
-    filed = command("credential", "reveal", "cluster", "--output", str(tmp_path / "out"))
+    filed = command("credential", "reveal", "cluster", "--output", str(tmp_path / f"{PLANTED}out"))
     deleted = command("credential", "delete", "cluster")
 
     told = [made, listed, shown, rotated, history, filed, deleted]
@@ -70,7 +71,7 @@ def test_the_life_of_a_credential(
     assert not any(SECRET in ran.out + ran.err for ran in told)
     assert revealed.out == f"another-{SECRET}\n"
     assert "secret" in revealed.err
-    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / f"{PLANTED}out").stat().st_mode & 0o777 == 0o600
     states = [item["state"] for item in json.loads(history.out)["items"]]
     assert states == ["current", "previous"]
     assert command("credential", "get", "cluster").status == 4

@@ -11,10 +11,11 @@ from airavata_scheduler.backends import openbao, secret_collector
 from airavata_scheduler.models.database import execute
 from airavata_scheduler.models.tables import AuditEntry, Credential, CredentialVersion
 from tests.api import Api, LoggedIn, MakeApi, refill
+from tests.canaries import canary
 from tests.servers.openbao import OpenBao
 from tests.work import Site
 
-CANARY = "canary-Zq8vJ2-secret-of-the-test"
+CANARY = canary("credentials")
 PASSWORD = {"username": "ada", "password": CANARY}
 
 

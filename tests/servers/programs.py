@@ -20,6 +20,7 @@ from typing import NoReturn, Protocol, TypeVar
 
 import pytest
 
+from tests.canaries import leaks
 from tests.waiting import wait_until
 
 START_TIMEOUT_S = 60.0
@@ -59,7 +60,7 @@ def program(*names: str, folders: Sequence[Path] = ()) -> str | None:
 
 @contextmanager
 def server_folder(name: str) -> Iterator[Path]:
-    """A folder for a server, gone after the block.
+    """A folder for a server, searched for secrets and gone after the block.
 
     Not below pytest's own folder: that is closed to other users, and each run of pytest closes it
     again and clears old ones away, while PostgreSQL and MariaDB refuse to run as root.
@@ -67,6 +68,9 @@ def server_folder(name: str) -> Iterator[Path]:
     with TemporaryDirectory(prefix=f"airavata-{name}-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+        # What a server wrote down, a secret must not be among it: rows, journals, logs, dumps.
+        found = leaks([Path(folder)])
+        assert found == [], f"{name} has written a secret down"
 
 
 def owned_by(folder: Path, user: str) -> None:
