@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from airavata_scheduler.backends import projection, spicedb
 from airavata_scheduler.commands.doctor import command
 from airavata_scheduler.models import database, migrations
+from airavata_scheduler.models.configuration import Configuration
+from tests.servers.spicedb import SpiceDBTesting
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -42,17 +45,33 @@ def test_nothing_is_set_up_yet(bare: Path) -> None:
     assert not list(bare.glob("*.db"))
 
 
-def test_everything_is_there(bare: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
-    """With a database, Redis and a key of one's own nothing fails."""
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{bare / 'airavata.db'}")
-    monkeypatch.setenv("JWT_SECRET_KEY", SECRET)
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    database.connect(f"sqlite:///{bare / 'airavata.db'}")
+def test_everything_is_there(
+    bare: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    redis_url: str,
+    spicedb_testing_server: SpiceDBTesting,
+    secrets_settings: dict[str, str],
+) -> None:
+    """With a database, Redis, SpiceDB, OpenBao and a key of one's own nothing fails."""
+    settings = {
+        "DATABASE_URL": f"sqlite:///{bare / 'airavata.db'}",
+        "JWT_SECRET_KEY": SECRET,
+        "REDIS_URL": redis_url,
+        **spicedb_testing_server.new_store(),
+        **secrets_settings,
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    database.connect(settings["DATABASE_URL"])
     migrations.upgrade()
+    spicedb.configure(Configuration.read(settings, dotenv=None))
+    with database.connected():
+        projection.rebuild()
 
     found = findings(0)
 
-    assert found["database"]["verdict"] == found["redis"]["verdict"] == "pass"
+    assert {finding["verdict"] for finding in found.values()} == {"pass"}
+    assert {"database", "permissions", "secrets", "redis"} <= set(found)
     database.disconnect()
 
 
