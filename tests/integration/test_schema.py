@@ -302,3 +302,79 @@ def test_a_replica_that_waits_too_long_for_the_other_says_so(
 
     assert said == ["Another process is upgrading the database and has not finished; wait for it."]
     assert migrations.upgrade() == ALL
+
+
+_TRUST_COLUMNS = {
+    "users": ("kind", "totp", "totp_since", "totp_step"),
+    "logins": ("method",),
+    "outbox": ("object_kind", "object_id", "revokes"),
+    "audit": ("seq", "hash"),
+    "compute_resources": ("endpoint",),
+}
+_TRUST_INDEXES = {
+    "outbox": ("outbox_waiting",),
+    "audit": ("audit_actor", "audit_seq", "audit_unsealed"),
+}
+_OLD_ROWS = (
+    "INSERT INTO users (id, name, is_admin, state, version, email, full_name, created_at, "
+    "updated_at) VALUES ('{id}', 'ada', TRUE, 'active', 1, '', '', 1, 1)",
+    "INSERT INTO logins (id, user_id, refresh_hash, rotated_at, generation, created_at, "
+    "expires_at, user_agent, address) VALUES ('{id}', '{id}', 'h', 1, 1, 1, 2, '', '')",
+    "INSERT INTO audit (id, at, actor_kind, actor_id, action, object_kind, object_id, "
+    "request_id, address, detail) VALUES ('{id}', 1, 'user', 'a', 'create', 'user', 'b', '', '', "
+    "'{{}}')",
+    "INSERT INTO outbox (id, kind, payload, created_at) "
+    "VALUES ('{id}', 'relation', '{{\"updates\": []}}', 1)",
+)
+
+
+def made_older() -> None:
+    """Turn a database of this version into one of version 1, without rows."""
+    for table in reversed(TABLES):
+        if table.__module__.endswith("tables_trust"):
+            db.execute(f'DROP TABLE "{table._meta.table_name}"')
+    for name, indexes in _TRUST_INDEXES.items():
+        on = f' ON "{name}"' if db.dialect() == "mysql" else ""
+        for index in indexes:
+            db.execute(f'DROP INDEX "{index}"{on}')
+    for name, columns in _TRUST_COLUMNS.items():
+        for column in columns:
+            db.execute(f'ALTER TABLE "{name}" DROP COLUMN "{column}"')
+    db.execute("DELETE FROM schema_version WHERE version > 1")
+
+
+def test_version_1_becomes_version_2(
+    database_url: str, database_kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Rows stay, but for what stood in the outbox; the shape is a fresh one's, order apart."""
+    row_id = "01a21a00-0000-7000-8000-000000000001"
+    upgraded(database_url)
+    fresh = _columns(database_url)
+    db.connect(database_url)
+    made_older()
+    for sql in _OLD_ROWS:
+        db.execute(sql.format(id=row_id))
+
+    assert migrations.upgrade() == ["trust"]
+    migrations.check()
+
+    assert db.execute("SELECT name, kind, totp FROM users") == [("ada", "person", None)]
+    assert db.execute("SELECT method FROM logins") == [("password",)]
+    assert db.execute("SELECT action, seq FROM audit") == [("create", None)]
+    assert db.execute("SELECT COUNT(*) FROM outbox") == [(0,)]
+    db.disconnect()
+    assert _columns(database_url) == fresh
+
+
+def _columns(url: str) -> dict[str, tuple[set[str], set[str]]]:
+    """Each table's columns and indexes by name."""
+    db.connect(url)
+    found = {
+        name: (
+            {column.name for column in db.database.get_columns(name)},
+            {index.name for index in db.database.get_indexes(name)},
+        )
+        for name in db.database.get_tables()
+    }
+    db.disconnect()
+    return found
