@@ -52,7 +52,7 @@ class CheckQuery(Query):
     user: Line | None = Field(None, description="Another user than you")
 
 
-class CheckAnswer(BaseModel):
+class VerdictAnswer(BaseModel):
     """The verdict."""
 
     allowed: bool
@@ -62,7 +62,7 @@ class CheckAnswer(BaseModel):
     permission: str
 
 
-class ExplainAnswer(CheckAnswer):
+class WhyAnswer(VerdictAnswer):
     """The verdict, and what relates the user to the object."""
 
     detail: str
@@ -90,13 +90,13 @@ class AllowedPage(BaseModel):
     next: str | None
 
 
-@api.get("/check", responses={200: CheckAnswer})
+@api.get("/check", responses={200: VerdictAnswer})
 def check_permission(query: CheckQuery) -> dict[str, Any]:
     """Say whether you, or another user, may do something to an object."""
     return _check(query)[0]
 
 
-@api.get("/explain", responses={200: ExplainAnswer})
+@api.get("/explain", responses={200: WhyAnswer})
 def explain_permission(query: CheckQuery) -> dict[str, Any]:
     """Say it, and why: by which roles, groups and shares."""
     verdict, user, found = _check(query)

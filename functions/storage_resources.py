@@ -144,14 +144,15 @@ def change_storage_resource(body: StorageBody) -> Response:
             code="default_storage",
             hint='Make another one the default first: PATCH {"is_default": true}',
         )
+    if body.is_default:
+        access.authorize(principals.current(), "manage", naming.SYSTEM)
+        if found.project_id is not None:
+            raise BadInput(
+                "A storage resource of one project cannot be the default of all.",
+                field="is_default",
+            )
     with transaction():
         if body.is_default:
-            access.authorize(principals.current(), "manage", naming.SYSTEM)
-            if found.project_id is not None:
-                raise BadInput(
-                    "A storage resource of one project cannot be the default of all.",
-                    field="is_default",
-                )
             StorageResource.update(is_default=False).where(
                 StorageResource.is_default & (StorageResource.id != found.id)
             ).execute()

@@ -15,6 +15,7 @@ from airavata_scheduler.models.tables import (
     Agent,
     Artifact,
     ComputeResource,
+    Credential,
     Experiment,
     Function,
     Group,
@@ -85,7 +86,7 @@ class Tenant:
         self.project = api.project(owner, name)["id"]
         now, ids = (
             now_ms(),
-            {kind: new_id() for kind in ("c", "s", "a", "f", "e", "n", "t", "r", "g")},
+            {kind: new_id() for kind in ("c", "s", "a", "f", "e", "n", "t", "r", "g", "k")},
         )
         common = {"owner_id": owner.id, "created_at": now, "updated_at": now}
         bound = {"project_id": self.project, "name": f"{name}-x", **common}
@@ -117,11 +118,16 @@ class Tenant:
         ProjectGroup.insert(
             project_id=self.project, group_id=ids["g"], role="viewer", created_at=now
         ).execute()
+        Credential.insert(
+            id=ids["k"], name=f"{name}-k", kind="PASSWORD", public={}, secret_version=1,
+            write_id=new_id(), **common,
+        ).execute()  # fmt: skip
         refill()
         self.ids = {
             "project": self.project,
             "user": owner.id,
             "group": ids["g"],
+            "credential": ids["k"],
             "compute_resource": ids["c"],
             "storage_resource": ids["s"],
             "agent": ids["a"],
@@ -203,12 +209,18 @@ def test_another_tenants_objects_do_not_exist(api: Api) -> None:
 
 
 def test_reading_is_not_enough_for_more(api: Api) -> None:
-    """A viewer gets 403 on each route whose row asks for more than `read`."""
+    """A viewer gets 403 on each route whose row asks for more than `read`.
+
+    A credential is its owner's, whatever the project: to a viewer it does not exist.
+    """
     ada, bob = api.user("ada"), api.user("bob")
     tenant = Tenant(api, ada, "spine")
     ada.post("/projects/spine/members", {"user": "bob", "role": "viewer"})
     more = [
-        name for name in GUARDED if any(check.permission != "read" for check in ROUTES[name].checks)
+        name
+        for name in GUARDED
+        if any(check.permission != "read" for check in ROUTES[name].checks)
+        and not any(check.kind == "credential" for check in ROUTES[name].checks)
     ]
 
     answers = {name: called(bob, name, tenant.ids).status_code for name in more}

@@ -189,12 +189,14 @@ def test_what_is_due(fresh_database: str) -> None:
         ("sweep", True),
         ("reconcile", True),
         ("permissions", True),
+        ("sealing", True),
+        ("secrets", True),
         ("comparison", True),
         ("retention", True),
     ]
     assert then == []
-    assert [entry.name for entry, _ in later] == ["sweep", "permissions"]
-    assert [entry.name for entry, _ in alone] == ["sweep", "reconcile", "permissions"]
+    assert [entry.name for entry, _ in later] == ["sweep", "permissions", "sealing"]
+    assert [entry.name for entry, _ in alone] == ["sweep", "reconcile", "permissions", "sealing"]
 
 
 def test_the_sweep_ticks_and_requeues(wire: Wire) -> None:

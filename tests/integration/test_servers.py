@@ -20,6 +20,9 @@ from tests.waiting import wait_until
 SCHEMA = "definition user {}\n"
 
 
+MOUNT = "of-these-tests"  # other tests of the session have the scheduler's own
+
+
 def write_schema(client: Any) -> None:
     """Put SCHEMA into the store."""
     client.WriteSchema(WriteSchemaRequest(schema=SCHEMA), timeout=5)
@@ -95,7 +98,7 @@ def test_openbao_keeps_its_secrets_through_a_kill_and_a_seal(tmp_path: Path, sea
     """Unsealed again on the same port; both audit devices write; a sealed one answers 503."""
     with running(OpenBao(tmp_path, seal=seal)) as server:
         with server.client() as client:
-            client.sys.enable_secrets_engine("kv", path="credentials", options={"version": "2"})
+            client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
             wait_until(lambda: written(client, "one"))
         server.kill()
         assert server.health() is None
@@ -114,7 +117,7 @@ def test_openbao_keeps_its_secrets_through_a_kill_and_a_seal(tmp_path: Path, sea
 def test_openbao_goes_back_to_a_snapshot(openbao_server: OpenBao) -> None:
     """Restoring it loses what was written since."""
     with openbao_server.client() as client:
-        client.sys.enable_secrets_engine("kv", path="credentials", options={"version": "2"})
+        client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
         wait_until(lambda: written(client, "old"))
         snapshot = openbao_server.save_snapshot()
         assert written(client, "new")
@@ -139,7 +142,7 @@ def written(client: Any, word: str) -> bool:
     """Write a secret; False while the mount is still being made."""
     try:
         client.secrets.kv.v2.create_or_update_secret(
-            "a", secret={"word": word, "more": f"{word}-secret"}, mount_point="credentials"
+            "a", secret={"word": word, "more": f"{word}-secret"}, mount_point=MOUNT
         )
     except exceptions.InvalidRequest:
         return False
@@ -150,6 +153,6 @@ def read(server: OpenBao) -> str:
     """The word that `written` wrote."""
     with server.client() as client:
         answer = client.secrets.kv.v2.read_secret_version(
-            "a", mount_point="credentials", raise_on_deleted_version=True
+            "a", mount_point=MOUNT, raise_on_deleted_version=True
         )
         return str(answer["data"]["data"]["word"])

@@ -186,6 +186,12 @@ class Server:
     def freeze(self) -> None:
         """It is there, its port is open, and it says nothing."""
         self._signal(signal.SIGSTOP)
+        # Each thread stops by itself: until the last one has, an answer may still come.
+        wait_until(self._is_stopped, message=f"{self.command[0]} to stand still")
+
+    def _is_stopped(self) -> bool:
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(task.read_text().rpartition(")")[2].split()[0] == "T" for task in tasks)
 
     def thaw(self) -> None:
         """Let a frozen one go on."""
