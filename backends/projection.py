@@ -18,7 +18,7 @@ from airavata_scheduler.backends import relay
 from airavata_scheduler.backends.relay import Marks, ProjectionMissing, mark
 from airavata_scheduler.backends.spicedb import Fence, Fenced, SpiceDB, spicedb
 from airavata_scheduler.models import deployment, outbox, relations
-from airavata_scheduler.models.database import execute, transaction
+from airavata_scheduler.models.database import execute, now_ms, transaction
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.relations import Relationship
 
@@ -99,12 +99,15 @@ def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[
         count += len(batch)
         deployment.write(_REBUILD, mine.subject_id)
         progress(count)
-    position = outbox.newest_position() + 1
+    # Never a position that was there before: a relayer that still has it in mind must fail.
+    position = max(outbox.newest_position() + 1, now_ms())
+    outbox.intend(position)
     final = [mark("projection", projection), mark("position", str(position))]
     token = database.write(final, [mine], [fence])
     with transaction():
         outbox.forget_tokens()
-        outbox.keep_tokens([outbox.NEWEST, outbox.SHARED], token=token, position=position)
+        named = [outbox.NEWEST, outbox.SHARED, outbox.INTENDED]
+        outbox.keep_tokens(named, token=token, position=position)
         relay.note_projection(projection)
         deployment.write(_REBUILD, "")
     return count

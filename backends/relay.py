@@ -41,7 +41,7 @@ _PROJECTION: Final = "authz:projection"  # which filling of SpiceDB is ours
 
 
 class ProjectionMissing(PermissionsUnavailable):
-    """SpiceDB does not hold our relationships, or an older state of them; it is filled again."""
+    """SpiceDB does not hold our relationships, or another state of them; it is filled again."""
 
     code = "permissions_rebuilding"
 
@@ -177,8 +177,11 @@ def check_marks(marks: Marks) -> int:
             "airavata-scheduler authz rebuild --take-over",
             retry_after_s=30.0,
         )
-    known = outbox.newest_position()
-    if marks.position is None or marks.projection != projection_id() or marks.position < known:
+    if marks.position is None or marks.projection != projection_id():
+        raise missing()
+    # Behind what we noted: SpiceDB was restored. Ahead of what we ever intended: the database was,
+    # and what was revoked or never granted by its rows may still stand in SpiceDB.
+    if not outbox.newest_position() <= marks.position <= outbox.intended_position():
         raise missing()
     return marks.position
 
@@ -233,8 +236,9 @@ def _relay_batch(before_mark: Callable[[], None]) -> int:
     database = spicedb()
     # The order matters: first the position, then the entries, then the rows (see above).
     position = _relayer.position
-    if position is None:
+    if position is None or position > outbox.intended_position():
         position = check_marks(read_marks(database))
+    outbox.intend(position + 1)
     entries = _bounded(outbox.waiting(BATCH_ENTRIES))
     if not entries:
         return 0

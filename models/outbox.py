@@ -35,6 +35,9 @@ KEYS_PER_ENTRY: Final = 200
 LEAVES: Final = ("function", "experiment", "agent", "credential")
 SHARED: Final = ("shared", "")  # the newest change that concerns checks of other objects as well
 NEWEST: Final = ("newest", "")
+# Noted before SpiceDB is written to. A SpiceDB that is further than this knows of commits that the
+# database lost: it was restored, or failed over to a standby that was behind.
+INTENDED: Final = ("intended", "")
 
 _written = threading.local()
 
@@ -152,6 +155,19 @@ def newest_position() -> int:
     """The relay's position that was noted last; 0 before the first."""
     rows = execute(
         "SELECT position FROM zed_tokens WHERE object_kind = %s AND object_id = %s", NEWEST
+    )
+    return int(rows[0][0]) if rows else 0
+
+
+def intend(position: int) -> None:
+    """Note, and commit, that SpiceDB will be brought to `position`."""
+    keep_tokens([INTENDED], token="", position=position)
+
+
+def intended_position() -> int:
+    """How far SpiceDB can be at most; 0 before the first."""
+    rows = execute(
+        "SELECT position FROM zed_tokens WHERE object_kind = %s AND object_id = %s", INTENDED
     )
     return int(rows[0][0]) if rows else 0
 

@@ -225,6 +225,7 @@ class ZedToken(Table):
     """As of which moment in SpiceDB an object's relationships must be read.
 
     `shared` without an id stands for all objects: the newest change that concerns others as well.
+    `newest` is the newest of all, `intended` the position that the relay is about to write.
     """
 
     object_kind = peewee.CharField(32)

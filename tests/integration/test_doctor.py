@@ -53,19 +53,25 @@ def test_everything_is_there(
     secrets_settings: dict[str, str],
 ) -> None:
     """With a database, Redis, SpiceDB, OpenBao and a key of one's own nothing fails."""
-    for name, value in {**spicedb_testing_server.settings, **secrets_settings}.items():
+    settings = {
+        "DATABASE_URL": f"sqlite:///{bare / 'airavata.db'}",
+        "JWT_SECRET_KEY": SECRET,
+        "REDIS_URL": redis_url,
+        **spicedb_testing_server.new_store(),
+        **secrets_settings,
+    }
+    for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{bare / 'airavata.db'}")
-    monkeypatch.setenv("JWT_SECRET_KEY", SECRET)
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    database.connect(f"sqlite:///{bare / 'airavata.db'}")
+    database.connect(settings["DATABASE_URL"])
     migrations.upgrade()
-    spicedb.configure(Configuration.read(dotenv=None))
-    projection.rebuild()
+    spicedb.configure(Configuration.read(settings, dotenv=None))
+    with database.connected():
+        projection.rebuild()
 
     found = findings(0)
 
-    assert found["database"]["verdict"] == found["redis"]["verdict"] == "pass"
+    assert {finding["verdict"] for finding in found.values()} == {"pass"}
+    assert {"database", "permissions", "secrets", "redis"} <= set(found)
     database.disconnect()
 
 

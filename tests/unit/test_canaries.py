@@ -24,6 +24,7 @@ from tests.canaries import PLANTED, canary, in_bytes, in_processes, leaks
         base64.b64encode(b"ab" + canary("x").encode() + b"zz"),
         canary("x").encode("utf-16-le"),
     ],
+    ids=["clear", "amid", "hexadecimal", "base64", "base64-1", "base64-2", "utf-16"],
 )
 def test_a_canary_is_found(tmp_path: Path, written: bytes) -> None:
     """In clear, in hexadecimal, in base64 at each shift, in UTF-16."""
