@@ -3,6 +3,9 @@
 A path without a row was a creation whose process died between its two steps, or a deletion between
 its two; a version without a row a rotation. A value that was just written waits for its row, so
 only what is older than that can take is touched.
+
+What another deployment wrote has no row here either: a mark in the engine says whose it is, and
+nothing is touched in an engine that is another one's.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from airavata_scheduler.backends import openbao
+from airavata_scheduler.backends import openbao, relay
 from airavata_scheduler.backends.secret_values import ROW_WITHIN_S
 from airavata_scheduler.models import deployment
 from airavata_scheduler.models.database import execute, now_ms
+from airavata_scheduler.models.errors import ConfigurationError, Conflict
 from airavata_scheduler.models.ids import is_id
 from airavata_scheduler.models.tables import Credential, CredentialVersion
 
@@ -23,6 +27,7 @@ ORPHAN_MS: Final = int(2 * ROW_WITHIN_S * 1000)
 PATHS_PER_QUERY: Final = 200
 CREDENTIALS_PER_RUN: Final = 200  # whose versions are looked at; the next run goes on behind them
 
+MARK: Final = "deployment"  # the path of the mark: no credential's, for it is no id
 _POSITION: Final = "secrets:collected"
 _log = logging.getLogger(__name__)
 
@@ -38,10 +43,28 @@ class Collected:
 def collect() -> Collected:
     """Delete orphaned paths, destroy orphaned versions and those whose time is over.
 
-    Raises SecretsUnavailable, SecretsRefused; what is not done is done by the next run.
+    Raises SecretsUnavailable, SecretsRefused; what is not done is done by the next run. Raises
+    ConfigurationError where the engine holds the secrets of another deployment.
     """
+    _check_ours()
     paths = sum(_collect_paths(part) for part in _parts(openbao.secrets().paths()))
     return Collected(paths=paths, versions=_destroy_ended() + _collect_versions())
+
+
+def _check_ours() -> None:
+    """See that the mark is this deployment's; the first one that collects makes it."""
+    secrets, ours = openbao.secrets(), relay.deployment_id()
+    if secrets.holds(MARK, version=1, write_id=ours):
+        return
+    try:
+        secrets.write(MARK, {}, write_id=ours, expected=0)
+    except Conflict:
+        mount = secrets.server.credentials
+        raise ConfigurationError(
+            f"OpenBao's {mount}/ holds the secrets of another deployment: nothing was collected.",
+            hint="Set OPENBAO_CREDENTIALS_PATH to an engine of this one's own. Where the database "
+            f"was made anew on purpose: bao kv metadata delete -mount={mount} {MARK}",
+        ) from None
 
 
 def _parts(paths: Iterator[str]) -> Iterator[list[str]]:

@@ -171,7 +171,7 @@ class World:
             }
             there = {
                 (path, stored.version)
-                for path in openbao.secrets().paths()
+                for path in set(openbao.secrets().paths()) - {secret_collector.MARK}
                 for stored in openbao.secrets().versions(path)
                 if not stored.destroyed
             }

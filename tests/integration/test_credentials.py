@@ -21,8 +21,10 @@ PASSWORD = {"username": "ada", "password": CANARY}
 
 @pytest.fixture
 def api(make_api: MakeApi, secrets_settings: dict[str, str]) -> Api:
-    """The application with a real OpenBao behind it."""
-    return make_api(**secrets_settings)
+    """The application with a real OpenBao behind it, which is nobody's yet."""
+    made = make_api(**secrets_settings)
+    openbao.secrets().delete(secret_collector.MARK)
+    return made
 
 
 @pytest.fixture

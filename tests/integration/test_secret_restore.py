@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from airavata_scheduler.backends import openbao, secret_collector
+from airavata_scheduler.models.errors import ConfigurationError
 from airavata_scheduler.models.tables import CredentialVersion
 from tests.api import Api, LoggedIn, MakeApi
+from tests.conftest import empty_tables
 from tests.integration.test_credentials import PASSWORD, make, reveal
 from tests.secret_store import Store, store, store_server
 
@@ -55,6 +58,26 @@ def test_a_restored_store_is_refused_until_a_value_is_written_again(
     rows = CredentialVersion.select().order_by(CredentialVersion.number)
     cluster = [row for row in rows if row.credential_id == refused_id(ada)]
     assert [row.state for row in cluster].count("current") == 1
+
+
+def test_nothing_of_another_deployment_is_collected(
+    make_api: MakeApi, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler with an empty database destroys nothing in an OpenBao that is in use."""
+    monkeypatch.setattr(secret_collector, "ORPHAN_MS", -60_000)
+    where = {"OPENBAO_ADDR": store.bao.address, "OPENBAO_CA_FILE": str(store.bao.ca_file)}
+    login = store.login()
+    ada = make_api(**where, **login).user("ada")
+    openbao.secrets().delete(secret_collector.MARK)
+    made = make(ada)
+    assert secret_collector.collect().paths >= 0
+    empty_tables()
+    make_api(**where, **login)
+
+    with pytest.raises(ConfigurationError, match="of another deployment: nothing was collected"):
+        secret_collector.collect()
+
+    assert openbao.secrets().current_version(made["id"]) == 1
 
 
 def refused_id(user: LoggedIn) -> str:

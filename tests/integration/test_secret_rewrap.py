@@ -37,7 +37,9 @@ def settings(store: Store) -> dict[str, str]:
 @pytest.fixture
 def api(make_api: MakeApi, settings: dict[str, str]) -> Iterator[Api]:
     """The application with an OpenBao of this module."""
-    yield make_api(**settings)
+    made = make_api(**settings)
+    openbao.secrets().delete(secret_collector.MARK)
+    yield made
 
 
 @pytest.fixture
