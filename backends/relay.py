@@ -225,8 +225,8 @@ def _relay_all(before_mark: Callable[[], None]) -> int:
 
 def _relay_batch(before_mark: Callable[[], None]) -> int:
     database = spicedb()
-    # The order matters: first the position, then the entries, then the rows (see above). It is asked
-    # each time and never remembered: whoever intends the next one by an older memory makes the
+    # The order matters: first the position, then the entries, then the rows (see above). It is
+    # asked each time and never remembered: who intends the next one by an older memory makes the
     # position of a commit that the database lost look like one that it knows.
     position = check_marks(read_marks(database))
     outbox.intend(position + 1)
