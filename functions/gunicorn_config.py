@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
+import sys
 from types import FrameType
 from typing import Any
 
 from airavata_scheduler.functions import streams
+
+_PR_SET_PDEATHSIG = 1
 
 
 def post_worker_init(_worker: Any) -> None:
@@ -26,6 +30,22 @@ def post_worker_init(_worker: Any) -> None:
 
     signal.signal(signal.SIGTERM, end_streams)
     signal.siginterrupt(signal.SIGTERM, False)  # as gunicorn has it: system calls go on
+    _end_with_the_arbiter()
+
+
+def _end_with_the_arbiter() -> None:
+    """Let the kernel send SIGTERM to this worker when its arbiter is killed.
+
+    Gunicorn notices that as well, but goes on for 30 s while clients keep their connections; so
+    long nobody accepts new ones, and the next server cannot bind the port.
+    """
+    if sys.platform != "linux":
+        return
+    arbiter = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != arbiter:  # it died in between
+        signal.raise_signal(signal.SIGTERM)
 
 
 def worker_int(_worker: Any) -> None:

@@ -34,6 +34,7 @@ class Person:
             base_url=f"{status['url']}/api/v1",
             headers={"Authorization": f"Bearer {_access_token(profile)}"},
             timeout=30,
+            transport=httpx.HTTPTransport(retries=6),  # refused while the API starts again
         )
         self.answers: list[tuple[str, bytes]] = []
 
@@ -44,6 +45,7 @@ class Person:
             base_url=self.client.base_url,
             headers={"Authorization": f"Bearer {token}"},
             timeout=30,
+            transport=httpx.HTTPTransport(retries=6),  # refused while the API starts again
         )
         return other
 
