@@ -89,6 +89,14 @@ class OpenBao(Transit):
         stored = self._stored(path, version)
         return stored is not None and stored.get("write_id") == write_id
 
+    def appears(self, path: str, *, version: int, write_id: str) -> bool:
+        """As `holds`; a standby that is a moment behind is given that moment."""
+        try:
+            self._wrapped(path, version, write_id)
+        except SecretStoreBehind:
+            return False
+        return True
+
     def key_version(self, path: str, *, version: int, write_id: str) -> int:
         """Which version of the transit key wraps this value. Raises SecretStoreBehind."""
         return key_version_of(self._wrapped(path, version, write_id))
@@ -137,18 +145,11 @@ class OpenBao(Transit):
             except CheckAndSetFailed:
                 # A standby that is a moment behind says so too, of its own older state.
                 another = self.current_version(path) > expected
-                if unsure and self._appears(path, expected + 1, write_id):
+                if unsure and self.appears(path, version=expected + 1, write_id=write_id):
                     return expected + 1
                 if another or time.monotonic() > deadline:
                     raise raced() from None
             time.sleep(PAUSE_S)
-
-    def _appears(self, path: str, version: int, write_id: str) -> bool:
-        try:
-            self._wrapped(path, version, write_id)
-        except SecretStoreBehind:
-            return False
-        return True
 
     def _stored(self, path: str, version: int) -> dict[str, Any] | None:
         def get(client: hvac.Client) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import redis
 
-from airavata_scheduler.backends import openbao_checks, relay, spicedb
+from airavata_scheduler.backends import openbao, openbao_checks, relay, secret_presence, spicedb
 from airavata_scheduler.commands import start_checks
 from airavata_scheduler.models import database, migrations
 from airavata_scheduler.models.configuration import Configuration
@@ -65,9 +65,13 @@ def examine() -> Iterator[Finding]:
             fix="Set your own: openssl rand -hex 32",
         )
     yield _checked("TLS", lambda: start_checks.check_tls_files(configuration), "files readable")
-    yield _database(configuration)
+    stored = _database(configuration)
+    yield stored
     yield _permissions(configuration)
-    yield from _secrets(configuration)
+    secrets = list(_secrets(configuration))
+    yield from secrets
+    if {finding.verdict for finding in (stored, *secrets)} == {"pass"}:
+        yield _values(configuration)
     yield _redis(configuration)
     yield _checked(
         "storage",
@@ -124,6 +128,21 @@ def _secrets(configuration: Configuration) -> Iterator[Finding]:
         yield Finding(name="secrets", verdict=verdict, seen=fault.detail, fix=fault.hint)
     if not found.faults:
         yield Finding(name="secrets", verdict="pass", seen=f"OpenBao's {found.seen}")
+
+
+def _values(configuration: Configuration) -> Finding:
+    try:
+        openbao.configure(configuration)
+        with database.connected():
+            seen = secret_presence.look()
+    except AiravataError as error:
+        return _failed("secret values", error)
+    if seen.fault is not None:
+        return Finding(
+            name="secret values", verdict="fail", seen=seen.fault, fix=secret_presence.HINT
+        )
+    told = f"OpenBao holds the newest {seen.looked_for}"
+    return Finding(name="secret values", verdict="pass", seen=told)
 
 
 def _redis(configuration: Configuration) -> Finding:

@@ -15,6 +15,7 @@ from airavata_scheduler.backends import (
     openbao_checks,
     openbao_setup,
     secret_collector,
+    secret_presence,
     secret_rewrap,
 )
 from airavata_scheduler.backends.openbao_http import Server, TokenLost
@@ -25,6 +26,7 @@ from airavata_scheduler.commands import start_checks
 from airavata_scheduler.functions import second_factor
 from airavata_scheduler.models import database
 from airavata_scheduler.models.configuration import Configuration
+from airavata_scheduler.models.database_url import read_database_url
 from airavata_scheduler.models.errors import ConfigurationError
 
 MOST_RUNS = 10
@@ -82,14 +84,19 @@ def policy(operator: bool) -> None:
 
 @command.command()
 def check() -> None:
-    """Say what is missing or wrong in OpenBao; exit 1 if anything is."""
-    found = openbao_checks.look(Configuration.read())
+    """Say what is missing or wrong in OpenBao; exit 1 if anything is.
+
+    Also whether it holds the values that were written last, where the database answers.
+    """
+    configuration = Configuration.read()
+    found = openbao_checks.look(configuration)
     for fault in found.faults:
         click.echo(f"{'FAIL' if fault.stops else 'warn'}  {fault.detail}")
         click.echo(f"      {fault.hint}")
     if found.faults:
         sys.exit(1)
     click.echo(f"OpenBao's {found.seen}.")
+    _check_values(configuration)
 
 
 @command.command("rotate-key")
@@ -119,6 +126,22 @@ def collect() -> None:
     with database.connected():
         found = secret_collector.collect()
     click.echo(f"Deleted: {found.paths} paths. Destroyed: {found.versions} versions.")
+
+
+def _check_values(configuration: Configuration) -> None:
+    """Look for the values that were written last; on another machine there may be no database."""
+    address = read_database_url(configuration.database_url)
+    if address.dialect == "sqlite" and not Path(address.name).is_file():
+        click.echo(f"Which values it must hold cannot be seen: there is no {address.name}.")
+        return
+    _connect()
+    with database.connected():
+        seen = secret_presence.look()
+    if seen.fault is not None:
+        click.echo(f"FAIL  {seen.fault}")
+        click.echo(f"      {secret_presence.HINT}")
+        sys.exit(1)
+    click.echo(f"It holds the {seen.looked_for} values that were written last.")
 
 
 def _rewrapped(newest: int) -> Rewrapped:
