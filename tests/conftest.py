@@ -36,7 +36,7 @@ def no_secret_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     """At the end no file of any test has a canary in it: databases, logs, journals, answers."""
     yield
     found = leaks([tmp_path_factory.getbasetemp()])
-    assert found == [], "a secret was written down"
+    assert found == [], f"a secret was written down: {found}"
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from airavata_scheduler.backends.openbao_setup import SSH_ROLE, rotate_key
 from airavata_scheduler.backends.openbao_transit import key_version_of
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
+from tests.canaries import canary
 from tests.credentials import ssh_key
 from tests.lossy_proxy import LossyProxy
 from tests.secret_store import Store, keep, kept, store, store_server
@@ -25,7 +26,7 @@ from tests.waiting import wait_until
 
 __all__ = ["store", "store_server"]
 
-CANARY = "canary-7bK2p-of-the-secret-store"
+CANARY = canary("store")
 
 
 def test_versions_are_written_told_destroyed_and_deleted(store: Store) -> None:

@@ -46,6 +46,9 @@ class PostgreSQL:
             "fsync": "on" if durable else "off",
             "max_connections": "120",
             "shared_buffers": "64MB",
+            # Every row that was ever written stays in the log, which is searched for secrets when
+            # the session ends: tables are emptied and dropped long before.
+            "wal_keep_size": "1GB",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self.server = Server(

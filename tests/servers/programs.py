@@ -70,7 +70,7 @@ def server_folder(name: str) -> Iterator[Path]:
         yield Path(folder)
         # What a server wrote down, a secret must not be among it: rows, journals, logs, dumps.
         found = leaks([Path(folder)])
-        assert found == [], f"{name} has written a secret down"
+        assert found == [], f"{name} has written a secret down: {found}"
 
 
 def owned_by(folder: Path, user: str) -> None:
