@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import psycopg2
 
 from airavata_scheduler.backends import openbao_setup
 from airavata_scheduler.backends.openbao_http import Server
@@ -39,6 +42,7 @@ class System:
     client: Client
     environment: dict[str, str]  # of the user's commands
     plain_rate: Callable[[int], float]
+    rebuild: Callable[[int], int] | None = None  # with so many more people; how many relationships
 
 
 @contextmanager
@@ -94,10 +98,27 @@ def on_postgresql(folder: Path) -> Iterator[System]:
                     client=client,
                     environment=environment,
                     plain_rate=partial(postgresql_rate, plain_url),
+                    rebuild=partial(_rebuild, made, url),
                 )
         finally:
             made.end_all()
             _end_leftovers(folder)
+
+
+_PEOPLE = """
+INSERT INTO users (id, name, is_admin, created_at, updated_at)
+SELECT gen_random_uuid(), 'someone-' || number, FALSE, 0, 0 FROM generate_series(1, %s) AS number
+"""
+
+
+def _rebuild(made: Deployment, url: str, people: int) -> int:
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(_PEOPLE, (people,))
+        connection.commit()
+    found = re.search(r"holds (\d+) relationships", made.run("authz", "rebuild").stdout)
+    if found is None:
+        raise RuntimeError("the rebuild did not say what it did")
+    return int(found[1])
 
 
 def _set_up(openbao: OpenBao) -> dict[str, str]:

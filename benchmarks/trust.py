@@ -1,4 +1,4 @@
-"""What permissions and secrets cost: a check in a request, a list, a grant, a revoke, a secret."""
+"""What permissions and secrets cost: a check, a list, a grant, a revoke, a rebuild, a secret."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from benchmarks.systems import System
 ROUNDS = 300
 LISTED = 50
 GRANTS = 40
+PEOPLE = 10_000  # each has two relationships
 TARGET_MS = 3.0
 VALUE = {"username": "bench", "password": "of-the-benchmark"}
 
@@ -35,6 +36,8 @@ def trust(figures: Figures, system: System) -> None:
     _lists(figures, system)
     _grants(figures, system)
     _secrets(figures, system)
+    if system.rebuild is not None:
+        _rebuild(figures, system.name, system.rebuild)
 
 
 def _in_turn(*requests: Callable[[], Any]) -> list[list[float]]:
@@ -71,7 +74,7 @@ def _grants(figures: Figures, system: System) -> None:
     token = system.client.access_tokens.create("bench", ("read",), user=made["id"]).token
     name = "list-0"
     found = system.client.credentials.get(name)
-    granted, revoked = [], []
+    shared, granted, revoked = [], [], []
     with Client(server=system.client.settings.server, token=token, environ={}) as other:
 
         def sees() -> bool:
@@ -84,6 +87,7 @@ def _grants(figures: Figures, system: System) -> None:
         for _ in range(GRANTS):
             began = time.perf_counter()
             system.client.credentials.share(found.id, "bench-bot", relation="reader")
+            shared.append((time.perf_counter() - began) * 1000)
             if not sees():
                 raise RuntimeError("a grant that was answered is not honoured")
             granted.append((time.perf_counter() - began) * 1000)
@@ -92,6 +96,7 @@ def _grants(figures: Figures, system: System) -> None:
             if sees():
                 raise RuntimeError("a revoked user got through")
             revoked.append((time.perf_counter() - began) * 1000)
+    _percentiles(figures, f"{system.name}: share: committed and relayed", shared)
     _percentiles(figures, f"{system.name}: share, and the other sees it", granted)
     _percentiles(figures, f"{system.name}: revoke, and the other is refused", revoked)
 
@@ -100,3 +105,12 @@ def _secrets(figures: Figures, system: System) -> None:
     """Reading a value: OpenBao's KV and transit engines, and an audit entry."""
     (took,) = _in_turn(lambda: system.client.credentials.reveal("list-0"))
     _percentiles(figures, f"{system.name}: reveal a secret", took)
+
+
+def _rebuild(figures: Figures, name: str, rebuild: Callable[[int], int]) -> None:
+    """Filling SpiceDB from the database, by the operator's command: nobody may anything so long."""
+    began = time.perf_counter()
+    count = rebuild(PEOPLE)
+    took_s = time.perf_counter() - began
+    note = f"{count} relationships in {took_s:.1f} s, the command's start included"
+    figures.add(f"{name}: authz rebuild", count / took_s, "relationships/s", note=note)
