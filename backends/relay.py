@@ -54,8 +54,9 @@ class ProjectionForeign(PermissionsUnavailable):
 
 @dataclass(frozen=True, kw_only=True)
 class Marks:
-    """What stands at `relay:outbox`."""
+    """What stands at `relay:outbox`, and what the database had noted just before."""
 
+    noted: int
     position: int | None
     projection: str | None
     rebuild: str | None
@@ -145,6 +146,9 @@ def reached(position: int) -> Question:
 
 def read_marks(database: SpiceDB) -> Marks:
     """The relay's marks in SpiceDB; all None where it is empty or knows no schema."""
+    # Before SpiceDB is asked: whatever was noted by now, SpiceDB has got at least as far. What
+    # another relayer notes meanwhile would make it look as if SpiceDB were behind.
+    noted = outbox.newest_position()
     try:
         found = {
             relationship.relation: relationship.subject_id
@@ -154,6 +158,7 @@ def read_marks(database: SpiceDB) -> Marks:
         found = {}
     position = found.get("position")
     return Marks(
+        noted=noted,
         position=None if position is None else int(position),
         projection=found.get("projection"),
         rebuild=found.get("rebuild"),
@@ -173,7 +178,7 @@ def check_marks(marks: Marks) -> int:
         raise missing()
     # Behind what we noted: SpiceDB was restored. Ahead of what we ever intended: the database was,
     # and what was revoked or never granted by its rows may still stand in SpiceDB.
-    if not outbox.newest_position() <= marks.position <= outbox.intended_position():
+    if not marks.noted <= marks.position <= outbox.intended_position():
         raise missing()
     return marks.position
 

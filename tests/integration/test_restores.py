@@ -15,6 +15,7 @@ from airavata_scheduler.backends.spicedb import spicedb
 from airavata_scheduler.models import database as db
 from airavata_scheduler.models import outbox
 from airavata_scheduler.models.database_url import read_database_url
+from airavata_scheduler.models.relations import Relationship
 from tests.api import Api
 from tests.in_step import out_of_step
 from tests.servers.programs import program
@@ -171,3 +172,32 @@ def test_a_process_that_did_not_relay_what_was_lost_does_not_go_on_either(
     assert projection.ensure()
     assert eve.get(f"/projects/{project}").status_code == 404
     assert out_of_step() == set()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_another_relayer_that_gets_on_meanwhile_is_no_restored_spicedb(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its position is noted after ours was read: SpiceDB only looks as if it were behind."""
+    ada = api.user("ada")
+    ask, others = spicedb().relationships, iter([1])
+
+    def overtaken(*of: str) -> list[Relationship]:
+        found = list(ask(*of))
+        if of == relay.RELAY and next(others, None):
+            here = outbox.newest_position()
+            old, new = (relay.mark("position", str(number)) for number in (here, here + 1))
+            outbox.intend(here + 1)
+            token = spicedb().write([new], [old], [])
+            outbox.keep_tokens([outbox.NEWEST], token=token, position=here + 1)
+        return found
+
+    monkeypatch.setattr(spicedb(), "relationships", overtaken)
+    outbox.append(
+        [outbox.relationship(("user", ada.id), "account", ("user", ada.id))],
+        about=("user", ada.id),
+        revokes=False,
+    )
+
+    assert relay.relay() == 1
+    assert not projection.ensure()
