@@ -11,12 +11,12 @@ import abc
 import base64
 import binascii
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from airavata_scheduler.models.errors import BadInput
-from airavata_scheduler.models.faults import shown_key, suggestion
+from airavata_scheduler.models.faults import did_you_mean, shown_key
 
 MAX_VALUE_BYTES = 64 * 1024
 MAX_LINE_BYTES = 4096
@@ -75,6 +75,23 @@ def invalid(name: str, fault: str, hint: str, code: str = "credential_invalid") 
     return BadInput(f"{name} {fault}.", code=code, field=name, hint=hint)
 
 
+def _unknown(name: str, known: Iterable[str]) -> BadInput:
+    """The error for a name that no field has. What is no misspelling may be a secret: not shown."""
+    fields = list(known)
+    near = did_you_mean(name, fields)
+    said = (
+        "The value has a name that is no field of this kind."
+        if near is None
+        else f'{shown_key(name)} is no field of this kind; did you mean "{near}"?'
+    )
+    return BadInput(
+        said,
+        code="unknown_field",
+        field="value" if near is None else shown_key(name),
+        hint=f"Its fields are {', '.join(fields)}.",
+    )
+
+
 def checked(fields: Sequence[Field], value: Mapping[str, str]) -> dict[str, str]:
     """The fields of `value` as clean text; empty optional ones are left out.
 
@@ -83,12 +100,7 @@ def checked(fields: Sequence[Field], value: Mapping[str, str]) -> dict[str, str]
     known = {one.name: one for one in fields}
     for name in value:
         if name not in known:
-            raise BadInput(
-                f"{shown_key(name)} is no field of this kind{suggestion(str(name), known)}",
-                code="unknown_field",
-                field=shown_key(name),
-                hint=f"Its fields are {', '.join(known)}.",
-            )
+            raise _unknown(str(name), known)
     clean = {}
     for name, one in known.items():
         text = _text(one, value.get(name))

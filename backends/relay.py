@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from airavata_scheduler.backends.spicedb import (
@@ -86,15 +86,7 @@ class Marks:
         return [mark(name, value) for name, value in found]
 
 
-@dataclass(kw_only=True)
-class _Relayer:
-    """This process's relayer: one thread at a time, and the position as it was written last."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    position: int | None = None
-
-
-_relayer = _Relayer()
+_lock = threading.Lock()  # one relayer in a process
 
 
 def mark(relation: str, value: str) -> Relationship:
@@ -201,14 +193,14 @@ def relay(before_mark: Callable[[], None] = lambda: None) -> int:
 
     Not inside a transaction. Raises PermissionsUnavailable, ProjectionMissing, ProjectionForeign.
     """
-    if not _relayer.lock.acquire(timeout=LOCK_WAIT_S):
+    if not _lock.acquire(timeout=LOCK_WAIT_S):
         raise PermissionsUnavailable(
             "SpiceDB, which decides who may do what, answers too slowly.", retry_after_s=2.0
         )
     try:
         return _relay_all(before_mark)
     finally:
-        _relayer.lock.release()
+        _lock.release()
 
 
 def _relay_all(before_mark: Callable[[], None]) -> int:
@@ -227,17 +219,16 @@ def _relay_all(before_mark: Callable[[], None]) -> int:
             failures = 0
         except (Fenced, StoreForeign):
             # Another relayer got on, or SpiceDB lost even its schema: the marks will tell.
-            _relayer.position = None
             failures += 1
     return total
 
 
 def _relay_batch(before_mark: Callable[[], None]) -> int:
     database = spicedb()
-    # The order matters: first the position, then the entries, then the rows (see above).
-    position = _relayer.position
-    if position is None or position > outbox.intended_position():
-        position = check_marks(read_marks(database))
+    # The order matters: first the position, then the entries, then the rows (see above). It is
+    # asked each time and never remembered: who intends the next one by an older memory makes the
+    # position of a commit that the database lost look like one that it knows.
+    position = check_marks(read_marks(database))
     outbox.intend(position + 1)
     entries = _bounded(outbox.waiting(BATCH_ENTRIES))
     if not entries:
@@ -245,11 +236,9 @@ def _relay_batch(before_mark: Callable[[], None]) -> int:
     keys = {key for entry in entries for key in entry.keys}
     true = relations.true_among(keys)
     here, next_one = mark("position", str(position)), mark("position", str(position + 1))
-    _relayer.position = None
     token = database.write([*true, next_one], [*(keys - true), here], [Fence(relationship=here)])
     before_mark()
     outbox.relayed(entries, token=token, position=position + 1)
-    _relayer.position = position + 1
     return len(entries)
 
 

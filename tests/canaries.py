@@ -10,30 +10,33 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 PREFIX = "canary7Qx"
 PLANTED = "planted-"  # how files are called into which a test itself writes one
-_SESSION = secrets.token_hex(6)
+WORD = PREFIX + secrets.token_hex(6)  # what all canaries of this session begin with
 _CHUNK_BYTES = 8 * 2**20
 
 
 def canary(name: str) -> str:
     """A secret for a test, recognisable as one of this session."""
-    return f"{PREFIX}{_SESSION}{name}"
+    return WORD + name
 
 
-def spellings() -> dict[bytes, str]:
-    """How this session's canaries may be written: the bytes to look for, and what that spelling is.
+def spellings(word: str = WORD) -> dict[bytes, str]:
+    """How a canary may be written: the bytes to look for, and what that spelling is.
 
     Base64 shifts with the place of the word in what is encoded; its three shifts are all there.
     """
-    word = f"{PREFIX}{_SESSION}"
     found = {
         word.encode(): "in clear",
         word.encode().hex().encode(): "in hexadecimal",
+        word.encode().hex().upper().encode(): "in hexadecimal",
         quote(word).encode(): "in clear",
         json.dumps(word)[1:-1].encode(): "in clear",
         word.encode("utf-16-le"): "in UTF-16",
@@ -45,9 +48,14 @@ def spellings() -> dict[bytes, str]:
     return found
 
 
-def leaks(paths: Iterable[Path]) -> list[str]:
-    """The files below `paths` in which a canary of this session stands, and how."""
-    return [f"{file}: {how}" for path in paths for file in _files(path) for how in in_file(file)]
+def leaks(paths: Iterable[Path], word: str = WORD) -> list[str]:
+    """The files below `paths` in which `word` stands, a canary of this session, and how."""
+    return [
+        f"{file}: {how}"
+        for path in paths
+        for file in _files(path)
+        for how in sorted(in_file(file, word))
+    ]
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -61,29 +69,62 @@ def _files(path: Path) -> Iterator[Path]:
         )
 
 
-def in_file(file: Path) -> set[str]:
+def in_file(file: Path, word: str = WORD) -> set[str]:
     """How a canary stands in a file, if it does; read in pieces that overlap."""
     found: set[str] = set()
-    wanted = spellings()
-    longest = max(map(len, wanted))
+    longest = max(map(len, spellings(word)))
     try:
         with file.open("rb") as opened:
             kept = b""
             while piece := opened.read(_CHUNK_BYTES):
                 text = kept + piece
-                found |= in_bytes(text)
+                found |= in_bytes(text, word)
                 kept = text[-longest:]
     except FileNotFoundError:
         return set()  # a server's temporary file that is gone by now
     return found
 
 
-def in_bytes(text: bytes) -> set[str]:
+def in_bytes(text: bytes, word: str = WORD) -> set[str]:
     """How a canary stands in some bytes, if it does."""
-    return {how for word, how in spellings().items() if word in text}
+    return {how for spelt, how in spellings(word).items() if spelt in text}
 
 
-def in_processes(pids: Iterable[int]) -> list[str]:
+def redis_contents(client: Any) -> bytes:
+    """Every key of a Redis with its values, readable: not as DUMP has them, which packs them.
+
+    The queue's library packs what it keeps as well; that is unpacked.
+    """
+    readers = {
+        b"string": client.get,
+        b"hash": client.hgetall,
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"set": client.smembers,
+        b"zset": lambda key: client.zrange(key, 0, -1),
+        b"stream": client.xrange,
+    }
+    lines: list[bytes] = []
+    for key in client.scan_iter("*"):
+        kind = client.type(key)
+        if kind != b"none":  # it ended meanwhile
+            lines += [key, *_flat(readers[kind](key))]
+    return b"\n".join(lines)
+
+
+def _flat(value: Any) -> Iterator[bytes]:
+    if isinstance(value, bytes):
+        yield value
+        with suppress(zlib.error):
+            yield zlib.decompress(value)
+    elif isinstance(value, dict):
+        for pair in value.items():
+            yield from _flat(pair)
+    elif isinstance(value, list | tuple | set):
+        for part in value:
+            yield from _flat(part)
+
+
+def in_processes(pids: Iterable[int], word: str = WORD) -> list[str]:
     """The processes whose command line or environment has a canary."""
     found = []
     for pid in pids:
@@ -92,5 +133,5 @@ def in_processes(pids: Iterable[int]) -> list[str]:
                 text = Path(f"/proc/{pid}/{name}").read_bytes()
             except OSError:
                 continue
-            found += [f"{name} of process {pid}: {how}" for how in in_bytes(text)]
+            found += [f"{name} of process {pid}: {how}" for how in in_bytes(text, word)]
     return found

@@ -143,3 +143,31 @@ def test_commits_lost_by_a_failover_are_noticed_by_the_relay(api: Api) -> None:
         relay.relay()
     assert projection.ensure()
     assert out_of_step() == set()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_process_that_did_not_relay_what_was_lost_does_not_go_on_either(
+    api: Api,
+) -> None:
+    """The one commit that is lost was another process's, by whose share SpiceDB is ahead.
+
+    What this one intends must not make that look like a position that the database knows.
+    """
+    ada, eve = api.user("ada"), api.user("eve")
+    project = api.project(ada)["id"]
+    before = outbox.newest_position()
+    lost = outbox.relationship(("project", project), "viewer", ("user", eve.id))
+    there = [relay.mark("position", str(number)) for number in (before, before + 1)]
+    spicedb().write([lost, there[1]], [there[0]], [])
+    outbox.append(
+        [outbox.relationship(("user", ada.id), "account", ("user", ada.id))],
+        about=("user", ada.id),
+        revokes=False,
+    )
+
+    with pytest.raises(relay.ProjectionMissing):
+        relay.relay()
+    assert eve.get(f"/projects/{project}").json["code"] == "permissions_rebuilding"
+    assert projection.ensure()
+    assert eve.get(f"/projects/{project}").status_code == 404
+    assert out_of_step() == set()

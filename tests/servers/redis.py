@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import redis
+
+from tests.canaries import redis_contents
 from tests.servers.programs import Server, as_user, free_port, missing, program
 
 
@@ -17,6 +20,7 @@ class Redis:
             missing("Redis (redis-server)")
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
+        self.contents = folder / "contents"
         self.server = Server(
             [
                 *(*as_user(), daemon, "--port", str(self.port), "--bind", "127.0.0.1"),
@@ -35,7 +39,10 @@ class Redis:
         self.server.start(self._answers)
 
     def stop(self) -> None:
-        """End it."""
+        """End it; what it held is written to its folder, which is searched for secrets."""
+        if self._answers():
+            with redis.Redis.from_url(self.url) as client:
+                self.contents.write_bytes(redis_contents(client))
         self.server.stop()
 
     def _answers(self) -> bool:

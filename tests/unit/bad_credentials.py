@@ -102,6 +102,7 @@ def ssh_keys() -> list[Case]:
         ("number", "SSH_KEY", {"private_key": 5}, INVALID, "private_key"),
         ("list", "SSH_KEY", {"private_key": [good]}, INVALID, "private_key"),
         ("misspelt", "SSH_KEY", {"privat_key": good}, "unknown_field", "privat_key"),
+        ("a secret as a name", "PASSWORD", {"hunter2-and-more": "ada"}, "unknown_field", "value"),
         *(
             (
                 f"user {user!r}",
