@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ from airavata_scheduler.client.api_credentials import ResourceKind
 from airavata_scheduler.client.cli_share import add_sharing
 from airavata_scheduler.client.collection import without_none
 from airavata_scheduler.client.command_line import Session, group, pass_session
+from airavata_scheduler.client.credential_input import read_value, value_options
 from airavata_scheduler.client.errors import BadInputError
 from airavata_scheduler.client.output import column
 
@@ -31,16 +31,6 @@ add_sharing(
     default="reader",
 )
 
-# What a person may type in clear; everything else may be a secret. docs/credentials.md has all.
-OPEN_FIELDS: Final = frozenset(
-    {"username", "access_key_id", "region", "role", "principal", "ttl", "context"}
-)
-# What a prompt asks for where nothing was given, by kind.
-_ASKED: Final[dict[str, tuple[str, ...]]] = {
-    "PASSWORD": ("username", "password"),
-    "ACCESS_KEY": ("access_key_id", "secret_access_key"),
-    "TOKEN": ("token",),
-}
 _KINDS: Final = (
     *("SSH_KEY", "SSH_CERTIFICATE", "PASSWORD", "ACCESS_KEY", "TOKEN", "KUBECONFIG"),
     "CERTIFICATE",
@@ -63,26 +53,6 @@ _VERSIONS = (
 _BINDINGS = (column("KIND"), column("NAME"), column("ID"))
 _STEPS = (column("CREDENTIAL", "name"), column("KIND"), column("VERDICT"), column("WHY", "detail"))
 
-_value = click.option(
-    "--value",
-    "values",
-    multiple=True,
-    metavar="FIELD=@FILE|FIELD=-",
-    help="A field from a file or standard input; user names and the like also as FIELD=TEXT.",
-)
-_generate = click.option("--generate", is_flag=True, help="Make the key pair on the server.")
-_algorithm = click.option(
-    "--algorithm",
-    type=click.Choice(("ed25519", "rsa-3072", "ecdsa-p256")),
-    help="Of the key pair that is made.",
-)
-_username = click.option("--username", help="The account that it logs in to.")
-
-
-def _valued(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what the value is."""
-    return _value(_generate(_algorithm(_username(command))))
-
 
 def resource_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--compute R` or `--storage R`."""
@@ -99,52 +69,6 @@ def one_resource(compute: str | None, storage: str | None) -> tuple[ResourceKind
     return ("compute", compute) if compute is not None else ("storage", str(storage))
 
 
-def _read_value(
-    kind: str,
-    values: tuple[str, ...],
-    generate: bool,
-    algorithm: str | None,
-    username: str | None,
-) -> dict[str, Any]:
-    """`{"value": …}` or `{"generate": …}` of a body."""
-    if generate:
-        wish = without_none({"algorithm": algorithm, "username": username})
-        return {"generate": wish}
-    fields = dict(_field(text) for text in values)
-    if username is not None:
-        fields["username"] = username
-    for name in _ASKED.get(kind, ()):
-        if name not in fields and sys.stdin.isatty():
-            fields[name] = click.prompt(name, hide_input=name not in OPEN_FIELDS, err=True)
-    if not fields:
-        raise BadInputError(
-            "The value is missing.",
-            hint=f"Add --value FIELD=@FILE; the fields of {kind} are in docs/credentials.md.",
-        )
-    return {"value": fields}
-
-
-def _field(text: str) -> tuple[str, str]:
-    """A `--value`: its field and what it says. Raises `BadInputError` for an open secret."""
-    name, mark, said = text.partition("=")
-    if not mark or not name:
-        raise BadInputError("--value takes FIELD=@FILE or FIELD=-.", code="usage")
-    if said == "-":
-        return name, sys.stdin.read()
-    if said.startswith("@"):
-        try:
-            return name, Path(said[1:]).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is no text"
-            raise BadInputError(f"{said[1:]} cannot be read: {reason}.") from None
-    if name not in OPEN_FIELDS:
-        raise BadInputError(
-            f"{name} may be a secret, and a command line can be read by every user of the machine.",
-            hint=f"Put it into a file and type --value {name}=@FILE, or pipe it in: {name}=-",
-        )
-    return name, said
-
-
 @credential.command("create")
 @click.argument("name")
 @click.option(
@@ -154,7 +78,7 @@ def _field(text: str) -> tuple[str, str]:
     help="What it is.",
 )
 @click.option("--description", help="What it is for.")
-@_valued
+@value_options
 @pass_session
 def create(
     session: Session,
@@ -165,7 +89,7 @@ def create(
     **value: Any,
 ) -> None:
     """Keep a secret; you are its owner."""
-    body = _read_value(kind.upper(), **value)
+    body = read_value(kind.upper(), **value)
     made = session.client.credentials.create(
         name=name, kind=kind.upper(), description=description, **body
     )
@@ -221,12 +145,12 @@ def delete(session: Session, name: str) -> None:
 
 @credential.command("replace")
 @click.argument("name")
-@_valued
+@value_options
 @pass_session
 def replace(session: Session, /, name: str, **value: Any) -> None:
     """Put another value in place of the present one, which ends at once."""
     found = session.client.credentials.get(name)
-    changed = session.client.credentials.replace(found.id, **_read_value(found.kind, **value))
+    changed = session.client.credentials.replace(found.id, **read_value(found.kind, **value))
     session.output.done(f"{changed.name} has another value.", changed.raw)
 
 
@@ -235,12 +159,12 @@ def replace(session: Session, /, name: str, **value: Any) -> None:
 @click.option(
     "--keep-previous", "keep_previous_s", type=int, help="Seconds that the one before stays usable."
 )
-@_valued
+@value_options
 @pass_session
 def rotate(session: Session, /, name: str, keep_previous_s: int | None, **value: Any) -> None:
     """Let another value count from now on; work that began with the one before goes on."""
     found = session.client.credentials.get(name)
-    body = _read_value(found.kind, **value)
+    body = read_value(found.kind, **value)
     changed = session.client.credentials.rotate(found.id, keep_previous_s=keep_previous_s, **body)
     session.output.done(f"{changed.name} is at version {changed.secret_version}.", changed.raw)
 

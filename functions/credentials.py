@@ -1,8 +1,8 @@
 """Credentials: secrets that open resources. Lists and records never show a value.
 
 The value goes to OpenBao before the row is written, and leaves it after the row is gone; see
-`backends/secret_values.py`. Values: `credential_values.py`; who may use one: shares, here;
-which resource one opens: `credential_bindings.py`.
+`backends/secret_values.py`. Values: `credential_values.py`; who may use one:
+`credential_shares.py`; which resource one opens: `credential_bindings.py`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ from airavata_scheduler.functions.etags import check_if_match, etagged, lost_rac
 from airavata_scheduler.functions.idempotency import create_once
 from airavata_scheduler.functions.pagination import PageQuery
 from airavata_scheduler.functions.shapes import Body, Line, Name, Text, rfc3339
-from airavata_scheduler.functions.shares import ShareAnswer, SharePage, UnshareQuery
-from airavata_scheduler.functions.subjects import SubjectBody, named_in
 from airavata_scheduler.models import credentials as rows
 from airavata_scheduler.models.credentials import Written
 from airavata_scheduler.models.database import now_ms, transaction
@@ -125,15 +123,6 @@ class CredentialPage(BaseModel):
 
     items: list[CredentialAnswer]
     next: str | None
-
-
-class CredentialShareBody(SubjectBody):
-    """With whom to share a credential, and as what."""
-
-    relation: Literal["reader", "writer", "revealer"] = Field(
-        "reader",
-        description="reader: use it; writer: also change it; revealer: see the value",
-    )
 
 
 class CredentialQuery(PageQuery):
@@ -236,29 +225,6 @@ def delete_credential() -> tuple[str, int]:
         audit.append("delete", "credential", row.id, name=found.name)
     grants.relay_now()
     secret_values.delete(found.id)
-    return "", 204
-
-
-@api.get("/<credential>/shares", responses={200: SharePage})
-def list_credential_shares(query: PageQuery) -> dict[str, Any]:
-    """List with whom a credential is shared."""
-    return shares.listed("credential", access.target("credential"), query)
-
-
-@api.post("/<credential>/shares", responses={201: ShareAnswer})
-def share_credential(body: CredentialShareBody) -> tuple[dict[str, Any], int]:
-    """Share a credential with a user or a group."""
-    target = access.target("credential")
-    made = create_once(lambda: shares.add("credential", target, body.relation, named_in(body)))
-    return made.document, 201
-
-
-@api.delete("/<credential>/shares", responses={204: None})
-def unshare_credential(query: UnshareQuery) -> tuple[str, int]:
-    """Share a credential with a user or a group no longer; it ends at once."""
-    target = access.target("credential")
-    with transaction():
-        shares.unshared("credential", target, query)
     return "", 204
 
 
