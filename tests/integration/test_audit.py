@@ -320,6 +320,8 @@ def test_who_sees_what(api: Api) -> None:
     assert actions(ada, "?project=spine") == ["add_member", "create"]
     assert actions(ada, "?object=project:spine") == ["add_member", "create"]
     assert bob.get("/audit?project=spine").status_code == 403
+    assert bob.get("/audit?object=project:spine").status_code == 403
+    assert api.user("mal").get("/audit?object=project:spine").status_code == 404
     assert api.user("eve").get("/audit?project=spine").status_code == 404
     assert actions(bob) == ["login"]
     assert actions(admin, "?action=add_member") == ["add_member"]

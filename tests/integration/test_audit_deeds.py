@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import pytest
 
+from airavata_scheduler.backends import openbao, secret_collector
 from airavata_scheduler.functions import audit, passwords, second_factor
 from airavata_scheduler.models.database import transaction
 from airavata_scheduler.models.ids import secret_digest
 from airavata_scheduler.models.tables import AuditEntry, Experiment, RecoveryCode, User
-from tests.api import Api, LoggedIn
+from tests.api import Api, LoggedIn, MakeApi
 from tests.canaries import canary
 from tests.work import Site, sweep
 
@@ -186,3 +188,74 @@ def test_a_recovery_code_is_used_up_with_its_entry(
     assert second_factor.use(user, "abcd-abcd")
     assert not second_factor.use(user, "abcd-abcd")
     assert len(entries("recovery_code_used")) == 1
+
+
+def test_the_life_of_a_credential_and_a_group(
+    make_api: MakeApi, secrets_settings: dict[str, str]
+) -> None:
+    """Each deed one entry: who, what, when, from where, in which request; its owner sees it."""
+    api = make_api(**secrets_settings)
+    openbao.secrets().delete(secret_collector.MARK)
+    ada, bob, eve, admin = api.user("ada"), api.user("bob"), api.user("eve"), api.admin()
+    secret, number = canary("audited"), itertools.count(1)
+
+    def deed(method: str, path: str, json: Any = None) -> None:
+        answer = ada.request(
+            method,
+            path,
+            json,
+            headers={"X-Request-Id": f"request-{next(number):04}"},
+            environ_base={"REMOTE_ADDR": ELSEWHERE},
+        )
+        assert answer.status_code < 300, answer.text
+
+    deed("POST", "/compute-resources", {"name": "box", "kind": "BARE_METAL", "project": spine(ada)})
+    key = {"name": "key", "kind": "PASSWORD", "value": {"username": "ada", "password": secret}}
+    deed("POST", "/credentials", key)
+    deed("POST", "/groups", {"name": "lab"})
+    deed("POST", "/groups/lab/members", {"user": "bob"})
+    deed("PATCH", "/groups/lab/members/bob", {"role": "manager"})
+    deed("POST", "/credentials/key/shares", {"group": "lab"})
+    deed("POST", "/credentials/key/bindings", {"compute": "box"})
+    deed("POST", "/credentials/key/rotate", {"value": key["value"]})
+    deed("POST", "/credentials/key/reveal", {})
+    deed("DELETE", "/credentials/key/bindings?compute=box")
+    deed("DELETE", "/groups/lab/members/bob")
+    deed("POST", "/credentials/key/shares", {"user": "bob"})
+    seen = ada.get("/audit?object=credential:key").json["items"]
+    refused = bob.get("/audit?object=credential:key"), eve.get("/audit?object=credential:key")
+    deed("DELETE", "/credentials/key")
+
+    found = list(AuditEntry.select().where(AuditEntry.address == ELSEWHERE).order_by(AuditEntry.id))
+    assert [(row.action, row.object_kind) for row in found] == [
+        ("create", "compute_resource"),
+        ("create", "credential"),
+        ("create", "group"),
+        ("add_member", "group"),
+        ("change_member", "group"),
+        ("share", "credential"),
+        ("bind", "credential"),
+        ("rotate", "credential"),
+        ("reveal", "credential"),
+        ("unbind", "credential"),
+        ("remove_member", "group"),
+        ("share", "credential"),
+        ("delete", "credential"),
+    ]
+    assert {row.actor_id for row in found} == {ada.id}
+    assert [row.request_id for row in found] == [f"request-{n:04}" for n in range(1, 14)]
+    assert [item["action"] for item in reversed(seen)] == [
+        *("create", "share", "bind", "rotate", "reveal", "unbind", "share"),
+    ]
+    assert [answer.status_code for answer in refused] == [403, 404]
+    credential = found[1].object_id
+    gone = admin.get(f"/audit?object=credential:{credential}").json["items"]
+    assert [item["action"] for item in gone[:2]] == ["delete", "share"]
+    assert secret not in json.dumps(list(AuditEntry.select().dicts()))
+
+
+def spine(user: LoggedIn) -> str:
+    """The name of a new project of the user."""
+    made = user.post("/projects", {"name": "spine"})
+    assert made.status_code == 201
+    return "spine"
