@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from airavata_scheduler.client.collection import Collection
-from airavata_scheduler.client.errors import BadInputError
+from airavata_scheduler.client.errors import BadInputError, IntegrityError
 from airavata_scheduler.client.records import Record
 
 START = "0" * 64
+_HEAD = re.compile(r"(0|[1-9][0-9]{0,18}):([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +26,17 @@ class AuditEntry(Record):
     id: str
     at: datetime | None = None
     actor: str = ""
+    actor_kind: str = ""
+    actor_id: str = ""
     action: str = ""
     object_kind: str = ""
     object_id: str = ""
+    project_id: str | None = None
     address: str = ""
     request_id: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
     seq: int | None = None
+    hash: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +59,20 @@ class Audit(Collection[AuditEntry]):
     record = AuditEntry
 
     def export(self, path: Path) -> int:
-        """Write every sealed entry to `path` as lines of JSON (administrators); their number."""
-        count = -1  # the last line is the head
+        """Write every sealed entry to `path` as lines of JSON (administrators); their number.
+
+        Raises `IntegrityError` where the answer ended before its last line, which names the head.
+        """
+        count, line = 0, ""
         with self.transport.stream("GET", "/audit/export") as answer, path.open("wb") as file:
             for line in answer.iter_lines():
                 file.write(line.encode() + b"\n")
                 count += 1
-        return max(count, 0)
+        if not line.startswith('{"head"'):
+            raise IntegrityError(
+                f"The export was cut off after {count} lines.", hint="Type the command again."
+            )
+        return count - 1
 
 
 def verify_export(lines: Iterable[str], witness: str | None = None) -> Verified:
@@ -67,51 +80,76 @@ def verify_export(lines: Iterable[str], witness: str | None = None) -> Verified:
 
     An entry's hash is the SHA-256 over the hash before it (64 zeros at first), a newline, and the
     entry without `hash` as JSON: keys sorted, no blanks, ASCII. Raises `BadInputError` for a file
-    that is no export.
+    that is no export, and for a witness that is none.
     """
     seq, last, end = 0, START, None
+    noted = _place(witness) if witness is not None else None
     for text in lines:
         entry = _read(text)
-        if "head" in entry:
-            end = (int(entry["head"]["seq"]), str(entry["head"]["hash"]))
+        fault = "Lines follow the head, which is an export's last." if end is not None else None
+        if fault is None and "head" in entry:
+            end = (entry["head"]["seq"], entry["head"]["hash"])
             continue
-        fault = _fault(seq, last, entry)
+        fault = fault or _fault(seq, last, entry)
         if fault is not None:
             return Verified(entries=seq, head=f"{seq}:{last}", fault=fault)
-        seq, last = int(entry["seq"]), str(entry["hash"])
-        if witness is not None and witness.startswith(f"{seq}:") and witness != f"{seq}:{last}":
+        seq, last = entry["seq"], entry["hash"]
+        if noted is not None and noted[0] == seq and noted[1] != last:
             fault = f"Entry {seq} is not the one that was witnessed: the chain was made anew."
             return Verified(entries=seq, head=f"{seq}:{last}", fault=fault)
-    return Verified(entries=seq, head=f"{seq}:{last}", fault=_end_fault(seq, last, end, witness))
+    fault = _end_fault(seq, last, end, noted[0] if noted is not None else 0)
+    return Verified(entries=seq, head=f"{seq}:{last}", fault=fault)
+
+
+def _place(witness: str) -> tuple[int, str]:
+    found = _HEAD.fullmatch(witness)
+    if found is None:
+        raise BadInputError("--head must be SEQ:HASH, as `audit: head` in the server's log has it.")
+    return int(found[1]), found[2]
 
 
 def _read(text: str) -> dict[str, Any]:
+    """One line: an entry, or `{"head": {"seq": …, "hash": …}}`."""
     try:
-        entry = json.loads(text)
+        line = json.loads(text, object_pairs_hook=_once)
     except ValueError:
-        entry = None
-    if not isinstance(entry, dict) or not ({"seq", "hash"} <= entry.keys() or "head" in entry):
+        line = None
+    place = line.get("head", line) if isinstance(line, dict) else None
+    if (
+        not isinstance(place, dict)
+        or type(place.get("seq")) is not int
+        or not isinstance(place.get("hash", 0), str | None)
+    ):
         raise BadInputError(
             "This is no export of the audit: a line is no entry.",
             hint="Make one: airavata audit export --output FILE",
         )
-    return entry
+    return dict(line)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object in which no key stands twice: who reads the first and who the last would differ."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
 
 
 def _fault(seq: int, last: str, entry: dict[str, Any]) -> str | None:
+    if entry["seq"] <= seq:
+        return f"Entry {entry['seq']} ({entry.get('id')}) was put in: entry {seq} is before it."
     if entry["seq"] != seq + 1:
         return f"Entry {seq + 1} is missing: entry {entry['seq']} follows entry {seq}."
     content = {name: value for name, value in entry.items() if name != "hash"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     if hashlib.sha256(f"{last}\n{text}".encode()).hexdigest() != entry["hash"]:
-        return f"Entry {entry['seq']} ({entry['id']}) was changed, or put in."
+        return f"Entry {entry['seq']} ({entry.get('id')}) was changed, or put in."
     return None
 
 
-def _end_fault(seq: int, last: str, end: tuple[int, str] | None, witness: str | None) -> str | None:
+def _end_fault(seq: int, last: str, end: tuple[int, str] | None, noted: int) -> str | None:
     if end is None:
         return "The export was cut off: its last line, the head, is missing."
-    noted = int(witness.partition(":")[0]) if witness else 0
     if seq < max(end[0], noted):
         return f"The entries from {seq + 1} to {max(end[0], noted)} are missing at the end."
     if (seq, last) != end:

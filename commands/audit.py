@@ -24,7 +24,9 @@ def verify(witness: str | None) -> None:
     try:
         noted = Head.read(witness) if witness else None
     except ValueError:
-        raise BadInput("--head must be SEQ:HASH, as the log and an export have it.") from None
+        raise BadInput(
+            "--head must be SEQ:HASH, as `audit: head` in the log and `audit verify` have it."
+        ) from None
     with database.connected():
         found = audit_chain.verify(noted)
     if found.fault is not None:

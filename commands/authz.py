@@ -9,6 +9,7 @@ import click
 from airavata_scheduler.backends import projection, relay, spicedb
 from airavata_scheduler.backends.spicedb import Fenced
 from airavata_scheduler.commands import start_checks, validation
+from airavata_scheduler.functions import audit
 from airavata_scheduler.models import database
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import Conflict
@@ -46,6 +47,8 @@ def rebuild(take_over: bool) -> None:
                 "Another rebuild began meanwhile and took over.",
                 hint="Wait for it; see: airavata-scheduler doctor",
             ) from None
+        with database.transaction():
+            audit.append("rebuild", "system", "", relationships=count, take_over=take_over)
     click.echo(f"\rSpiceDB holds {count} relationships.")
 
 

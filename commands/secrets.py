@@ -23,7 +23,7 @@ from airavata_scheduler.backends.openbao_transit import key_version_of
 from airavata_scheduler.backends.private_files import write_whole
 from airavata_scheduler.backends.secret_rewrap import Rewrapped
 from airavata_scheduler.commands import start_checks
-from airavata_scheduler.functions import second_factor
+from airavata_scheduler.functions import audit, second_factor
 from airavata_scheduler.models import database
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database_url import read_database_url
@@ -113,6 +113,8 @@ def rotate_key(only_rewrap: bool) -> None:
     with database.connected():
         done = _rewrapped(newest)
         factors = second_factor.rewrap_all()
+        with database.transaction():
+            audit.append("rotate_key", "system", "", version=newest, rewrapped=done.values)
     click.echo(f"Wrapped by version {newest}: {done.values} values, {factors} second factors.")
     if done.behind:
         click.echo(f"{done.behind} values are not in OpenBao as the database names them.", err=True)

@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final, get_args
 
-import peewee
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
-from airavata_scheduler.functions import access, pagination, permissions, principals
+from airavata_scheduler.functions import access, audit, pagination, permissions, principals
 from airavata_scheduler.functions.naming import Kind
 from airavata_scheduler.functions.pagination import PageQuery
 from airavata_scheduler.functions.permissions import Permission
+from airavata_scheduler.functions.principals import Principal
 from airavata_scheduler.functions.shapes import Line, rfc3339
 from airavata_scheduler.models import audit_chain
 from airavata_scheduler.models.database import connected
 from airavata_scheduler.models.errors import BadInput
+from airavata_scheduler.models.ids import is_id
 from airavata_scheduler.models.tables import AuditEntry, User
 
 api = APIBlueprint("audit", __name__, url_prefix="/api/v1/audit", abp_tags=[Tag(name="audit")])
@@ -34,8 +35,13 @@ _MANAGED: Final = frozenset(
 class AuditQuery(PageQuery):
     """Which entries; without an object or a project, your own deeds (administrators: all)."""
 
-    object: Line | None = Field(None, description="KIND:NAME, such as credential:cluster")
-    actor: Line | None = Field(None, description="The name or id of the user who did it")
+    object: Line | None = Field(
+        None,
+        description="KIND:NAME, such as credential:cluster; KIND:ID for what is gone",
+    )
+    actor: Line | None = Field(
+        None, description="The name or id of the user who did it; or operator, or nobody"
+    )
     action: Line | None = None
     project: Line | None = Field(None, description="Entries of a project that you manage")
     since: datetime | None = Field(None, description="RFC 3339")
@@ -49,7 +55,7 @@ class AuditAnswer(BaseModel):
     at: str
     actor_kind: str
     actor_id: str
-    actor: str = Field(description="The user's name, or operator")
+    actor: str = Field(description="The user's name, or operator, or nobody")
     action: str
     object_kind: str
     object_id: str
@@ -76,7 +82,7 @@ def list_entries(query: AuditQuery) -> dict[str, Any]:
     if position:
         found = found.where(AuditEntry.id < position[0])
     page = list(found.order_by(AuditEntry.id.desc()).limit(query.limit + 1))
-    names = _names({row.actor_id for row in page if row.actor_kind == "user"})
+    names = _names({row.actor_id for row in page if is_id(row.actor_id)})
     return pagination.page(
         page, query, key=lambda row: [row.id], show=lambda row: _shown(row, names)
     )
@@ -101,16 +107,17 @@ def _lines() -> Iterator[str]:
 def _scope(query: AuditQuery) -> Any:
     """What the caller may see at all. Raises NotFound or Forbidden for what they ask too far."""
     principal = principals.current()
-    if query.object is not None:
-        return _of_object(query.object)
+    scope: Any = AuditEntry.id.is_null(False)
     for project in access.targets("project"):
-        return AuditEntry.project_id == project.id
-    if permissions.is_administrator(principal):
-        return peewee.Expression(peewee.SQL("1"), peewee.OP.EQ, peewee.SQL("1"))
-    return AuditEntry.actor_id == principal.id
+        scope = scope & (AuditEntry.project_id == project.id)
+    if query.object is not None:
+        return scope & _of_object(query.object, principal)
+    if query.project is None and not permissions.is_administrator(principal):
+        return AuditEntry.actor_id == principal.id
+    return scope
 
 
-def _of_object(text: str) -> Any:
+def _of_object(text: str, principal: Principal) -> Any:
     kind, _, name = text.partition(":")
     if kind not in get_args(Kind) or kind == "system" or not name:
         raise BadInput(
@@ -118,14 +125,19 @@ def _of_object(text: str) -> Any:
             code="invalid_object",
             field="object",
         )
-    wanted = _TO_SEE.get(kind, "manage" if kind in _MANAGED else "operate")
-    found = access.require(kind, name, wanted)  # type: ignore[arg-type]
-    return (AuditEntry.object_kind == kind) & (AuditEntry.object_id == found.id)
+    if is_id(name) and permissions.is_administrator(principal):
+        object_id = name  # also of what was deleted, and of what only its project sees
+    else:
+        wanted = _TO_SEE.get(kind, "manage" if kind in _MANAGED else "operate")
+        object_id = access.require(kind, name, wanted).id  # type: ignore[arg-type]
+    return (AuditEntry.object_kind == kind) & (AuditEntry.object_id == object_id)
 
 
 def _filter(query: AuditQuery) -> Any:
     clause: Any = AuditEntry.id.is_null(False)
-    if query.actor is not None:
+    if query.actor in (audit.OPERATOR, audit.NOBODY):
+        clause = clause & (AuditEntry.actor_id == query.actor)
+    elif query.actor is not None:
         actor = access.require("user", query.actor, "read")
         clause = clause & (AuditEntry.actor_id == actor.id)
     if query.action is not None:

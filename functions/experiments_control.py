@@ -27,6 +27,7 @@ from airavata_scheduler.functions.naming import Target
 from airavata_scheduler.functions.shapes import Body, Nothing
 from airavata_scheduler.models import flow
 from airavata_scheduler.models.errors import BadInput
+from airavata_scheduler.models.events import Note
 from airavata_scheduler.models.experiment_file import with_parameters
 from airavata_scheduler.models.node_facts import graph_of
 from airavata_scheduler.models.node_spec import NodeSpec
@@ -89,7 +90,8 @@ def cancel(body: Nothing) -> Response:
 def retry(body: RetryBody) -> Response:
     """Run again what failed, in the same experiment; what succeeded stays."""
     return _changed(
-        "experiment.retry", lambda identity: flow.retry(identity, failed_only=body.failed_only)
+        "experiment.retry",
+        lambda identity, note: flow.retry(identity, failed_only=body.failed_only, note=note),
     )
 
 
@@ -146,11 +148,16 @@ def _only(found: Target, nodes: Sequence[NodeSpec], filtered: str) -> flow.Selec
     )
 
 
-def _changed(action: str, change: Callable[[str], Wakeups]) -> Response:
-    """Apply a change, which has transactions of its own that lock in one order and are retried."""
+def _changed(action: str, change: Callable[[str, Note], Wakeups]) -> Response:
+    """Apply a change, which has transactions of its own that lock in one order and are retried.
+
+    The audit's entry is written in the one that makes the change; what changes nothing leaves none.
+    """
     found = access.target("experiment")
-    wakeups = change(found.id)
-    audit.append(action, "experiment", found.id, project_id=found.project_id)
+    wakeups = change(
+        found.id,
+        lambda: audit.append(action, "experiment", found.id, project_id=found.project_id),
+    )
     announce(wakeups)
     document = experiment_documents.find(found.id)
     if document["state"] == ExperimentState.PLANNING:

@@ -235,7 +235,7 @@ def _audit() -> Iterator[Metric]:
     sealed = CounterMetricFamily(
         "scheduler_audit_entries", "Entries of the audit that are in its chain"
     )
-    sealed.add_metric([], float(audit_chain.head().seq))
+    sealed.add_metric([], float(audit_chain.sealed_count()))
     yield sealed
     age = GaugeMetricFamily(
         "scheduler_audit_unsealed_seconds", "Age of the oldest entry that is not in the chain yet"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flask import request
 
-from airavata_scheduler.functions import login_backoff, passwords, second_factor
+from airavata_scheduler.functions import audit, login_backoff, passwords, second_factor
+from airavata_scheduler.models.database import transaction
 from airavata_scheduler.models.errors import BadInput, Unauthenticated
 from airavata_scheduler.models.tables import User
 
@@ -19,7 +20,7 @@ def check_login(username: str, password: str, code: str | None) -> User:
     user = User.get_or_none(User.name == username)
     stored = user.password_hash if user is not None and user.state == "active" else None
     if not passwords.matches(password, stored) or user is None or stored is None:
-        login_backoff.failed(username, _address())
+        _failed("login_failed", username, user, "password")
         raise Unauthenticated(
             "The user name or the password is wrong.",
             code="wrong_credentials",
@@ -47,7 +48,7 @@ def check_password(user: User, password: str, *, field: str) -> None:
     """
     login_backoff.check(user.name, _address())
     if not passwords.matches(password, user.password_hash):
-        login_backoff.failed(user.name, _address())
+        _failed("proof_failed", user.name, user, "password")
         raise BadInput("The current password is wrong.", code="wrong_password", field=field)
 
 
@@ -55,7 +56,7 @@ def check_code(user: User, code: str) -> None:
     """Use up a code of a user who is logged in. Raises WrongCode, and RateLimited."""
     login_backoff.check(user.name, _address())
     if not second_factor.use(user, code):
-        login_backoff.failed(user.name, _address())
+        _failed("proof_failed", user.name, user, "code")
         raise second_factor.WrongCode
 
 
@@ -64,7 +65,7 @@ def first_step(user: User, code: str) -> int:
     login_backoff.check(user.name, _address())
     step = second_factor.step_of(user, code)
     if step is None:
-        login_backoff.failed(user.name, _address())
+        _failed("proof_failed", user.name, user, "code")
         raise second_factor.WrongCode
     return step
 
@@ -77,9 +78,21 @@ def _check_second(user: User, code: str | None) -> None:
             hint="Type the digits of your authenticator, or a recovery code.",
         )
     if not second_factor.use(user, code):
-        login_backoff.failed(user.name, _address())
+        _failed("login_failed", user.name, user, "code")
         wrong = second_factor.WrongCode()
         raise Unauthenticated(wrong.detail, code="second_factor_wrong", hint=wrong.hint)
+
+
+def _failed(action: str, username: str, user: User | None, proof: str) -> None:
+    """Count a wrong password or code, and leave an entry of it in the audit.
+
+    Nobody's name leaves one as well, by the same steps, so that the time tells nothing; the name
+    itself is not kept, for it may be a password that was typed into the wrong field. The back-off
+    bounds how many entries come of guessing: what it refuses is not tried, and leaves none.
+    """
+    login_backoff.failed(username, _address())
+    with transaction():
+        audit.append(action, "user", user.id if user is not None else "", proof=proof)
 
 
 def _address() -> str:

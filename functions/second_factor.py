@@ -190,17 +190,18 @@ def step_of(user: User, code: str) -> int | None:
 
 
 def _use_recovery_code(user: User, code: str) -> bool:
-    used = (
-        RecoveryCode.update(used_at=now_ms())
-        .where(
-            (RecoveryCode.user_id == user.id)
-            & (RecoveryCode.code_hash == secret_digest(_plain(code)))
-            & RecoveryCode.used_at.is_null()
+    with transaction():
+        used = (
+            RecoveryCode.update(used_at=now_ms())
+            .where(
+                (RecoveryCode.user_id == user.id)
+                & (RecoveryCode.code_hash == secret_digest(_plain(code)))
+                & RecoveryCode.used_at.is_null()
+            )
+            .execute()
         )
-        .execute()
-    )
-    if used:
-        audit.append("recovery_code_used", "user", user.id, actor_id=user.id)
+        if used:
+            audit.append("recovery_code_used", "user", user.id, actor_id=user.id)
     return bool(used)
 
 

@@ -85,8 +85,9 @@ def cancel(body: Nothing) -> dict[str, Any]:
 def cancel_task() -> None:
     """Cancel the task that this request names; calls are cancelled the same way."""
     found = access.target("task")
-    wakeups = flow.cancel_task(found.id)
-    audit.append("task.cancel", "task", found.id, project_id=found.project_id)
+    wakeups = flow.cancel_task(
+        found.id, lambda: audit.append("task.cancel", "task", found.id, project_id=found.project_id)
+    )
     announce(wakeups)
 
 

@@ -259,7 +259,8 @@ def _change(user_id: str, changes: dict[str, Any]) -> Response:
         if changes.get("state") == "disabled":
             logins.revoke_logins(user_id)
             access_tokens.revoke_all(user_id)
-        audit.append("update", "user", user_id, changes=sorted(changes))
+        power = {name: changes[name] for name in ("is_admin", "state") if name in changes}
+        audit.append("update", "user", user_id, changes=sorted(changes), **power)
         user = User.get_by_id(user_id)
     return etagged(_shown(user), user.version)
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from airavata_scheduler.models import deployment
@@ -30,6 +31,7 @@ COLUMNS: Final = (
     *("project_id", "request_id", "address", "detail"),
 )
 _SELECT: Final = ", ".join(COLUMNS)
+_HEAD_TEXT: Final = re.compile(r"(0|[1-9][0-9]{0,18}):([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,17 @@ class Head:
     @classmethod
     def read(cls, text: str) -> Head:
         """The head that `seq:hash` says. Raises ValueError."""
-        number, _, digest = text.partition(":")
-        return cls(seq=int(number), hash=digest)
+        found = _HEAD_TEXT.fullmatch(text)
+        if found is None:
+            raise ValueError("a head is SEQ:HASH")
+        return cls(seq=int(found[1]), hash=found[2])
+
+
+class HeadDamaged(Exception):
+    """The head in the database was changed: it is no SEQ:HASH."""
+
+    def __str__(self) -> str:
+        return str(self.__doc__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +78,37 @@ def entry_hash(previous: str, entry: Mapping[str, Any]) -> str:
 
 
 def head() -> Head:
-    """The newest sealed entry; `0` and `START` before the first."""
-    return Head.read(deployment.read(_HEAD) or f"0:{START}")
+    """The newest sealed entry; `0` and `START` before the first.
+
+    Raises HeadDamaged if somebody wrote something else into its row.
+    """
+    return _stored(deployment.read(_HEAD) or f"0:{START}")
+
+
+def _stored(text: str) -> Head:
+    try:
+        return Head.read(text)
+    except ValueError:
+        raise HeadDamaged from None
+
+
+def sealed_count() -> int:
+    """How many entries are sealed, as the head says; 0 if its row was damaged."""
+    try:
+        return head().seq
+    except HeadDamaged:
+        return 0
 
 
 @retried
 def seal(limit: int = BATCH) -> int:
     """Number and hash the oldest entries that are not sealed yet; how many.
 
-    Any number of processes may call it at once: the head's row lets one work at a time.
+    Any number of processes may call it at once: the head's row lets one work at a time. Raises
+    HeadDamaged.
     """
+    if unsealed_since() is None:
+        return 0  # an idle deployment writes nothing
     deployment.write_once(_HEAD, f"0:{START}")
     with transaction():
         last = _locked_head()
@@ -97,7 +129,7 @@ def seal(limit: int = BATCH) -> int:
 def _locked_head() -> Head:
     lock = "" if dialect() == "sqlite" else " FOR UPDATE"
     rows = execute(f"SELECT value FROM deployment WHERE name = %s{lock}", (_HEAD,))
-    return Head.read(str(rows[0][0]))
+    return _stored(str(rows[0][0]))
 
 
 def _entry(row: tuple[Any, ...]) -> dict[str, Any]:
@@ -106,31 +138,57 @@ def _entry(row: tuple[Any, ...]) -> dict[str, Any]:
         **found,
         "id": str(found["id"]),
         "project_id": None if found["project_id"] is None else str(found["project_id"]),
-        "detail": json.loads(found["detail"]),
+        "detail": _detail(found["detail"]),
     }
 
 
+def _detail(text: str) -> Any:
+    """What the column says; its text as it is, where somebody made that no JSON of ours."""
+    try:
+        found = json.loads(text)
+        canonical_json(found)
+    except ValueError:
+        return text
+    return found
+
+
 def entries() -> Iterator[dict[str, Any]]:
-    """Every sealed entry with `seq` and `hash`, oldest first, read in pages."""
-    behind = 0
+    """Every entry with `seq` and `hash`, oldest first, read in pages.
+
+    Also one whose number no sealer gives, so that it is found out.
+    """
+    condition, behind = "seq IS NOT NULL", list[int]()
     while True:
         rows = execute(
-            f"SELECT {_SELECT}, seq, hash FROM audit WHERE seq > %s ORDER BY seq LIMIT %s",
-            (behind, PAGE),
+            f"SELECT {_SELECT}, seq, hash FROM audit WHERE {condition} ORDER BY seq LIMIT %s",
+            [*behind, PAGE],
         )
         for *columns, seq, digest in rows:
             yield {**_entry(tuple(columns)), "seq": int(seq), "hash": digest}
         if len(rows) < PAGE:
             return
-        behind = int(rows[-1][-2])
+        condition, behind = "seq > %s", [int(rows[-1][-2])]
 
 
 def verify(witness: Head | None = None) -> Verdict:
     """Walk the whole chain of this database.
 
     `witness` is a head that was noted elsewhere (the log, an export): the chain must contain it.
+    Entries may be sealed meanwhile: the chain must reach the head as it was before the walk, and
+    may not go beyond the head as it is afterwards.
     """
-    return judge(entries(), head(), witness)
+    try:
+        end = head()
+    except HeadDamaged as error:
+        return Verdict(entries=0, head=Head(seq=0, hash=START), fault=str(error))
+    found = judge(entries(), end, witness)
+    if found.fault is None and found.head.seq > (end := head()).seq:
+        fault = (
+            f"The head is at entry {end.seq}, and the chain goes on to {found.head.seq}: entries "
+            "were put in, or the head was set back."
+        )
+        return replace(found, fault=fault)
+    return found
 
 
 def judge(found: Iterator[Mapping[str, Any]], end: Head, witness: Head | None = None) -> Verdict:
@@ -143,16 +201,19 @@ def judge(found: Iterator[Mapping[str, Any]], end: Head, witness: Head | None = 
         last = Head(seq=entry["seq"], hash=entry["hash"])
         if witness is not None and last.seq == witness.seq and last.hash != witness.hash:
             fault = f"Entry {last.seq} is not the one that was witnessed: the chain was made anew."
+        elif last.seq == end.seq and last.hash != end.hash:
+            fault = f"The head's hash is not that of entry {last.seq}."
+        if fault is not None:
             return Verdict(entries=last.seq, head=last, fault=fault)
     newest = max(end.seq, witness.seq if witness is not None else 0)
     if last.seq < newest:
         fault = f"The entries from {last.seq + 1} to {newest} are missing at the end."
-    elif last.seq == end.seq and last.hash != end.hash:
-        fault = f"The head's hash is not that of entry {last.seq}."
     return Verdict(entries=last.seq, head=last, fault=fault)
 
 
 def _fault(last: Head, entry: Mapping[str, Any]) -> str | None:
+    if entry["seq"] <= last.seq:
+        return f"Entry {entry['seq']} ({entry['id']}) was put in: entry {last.seq} is before it."
     if entry["seq"] != last.seq + 1:
         return f"Entry {last.seq + 1} is missing: entry {entry['seq']} follows entry {last.seq}."
     content = {name: value for name, value in entry.items() if name != "hash"}

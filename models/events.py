@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from airavata_scheduler.models.database import change, execute, now_sql
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.ids import new_ids
+
+# What a caller writes beside a change, in its transaction, if there is a change.
+Note = Callable[[], None]
+
+
+def no_note() -> None:
+    """Nothing."""
 
 
 def add(experiment_id: str, kind: str, **detail: Any) -> None:

@@ -1,4 +1,7 @@
-"""What a user does to a running experiment: pause, resume, cancel; and to a single task."""
+"""What a user does to a running experiment: pause, resume, cancel; and to a single task.
+
+Each takes a `note`, which is written in the transaction of the change, and only if one was made.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from airavata_scheduler.models import events
 from airavata_scheduler.models.counters import nodes_of
 from airavata_scheduler.models.database import change, now_ms, retried, transaction
 from airavata_scheduler.models.errors import Conflict, NotFound
+from airavata_scheduler.models.events import Note, no_note
 from airavata_scheduler.models.experiment_rows import (
     ExperimentRow,
     experiment_row,
@@ -22,17 +26,17 @@ from airavata_scheduler.models.wakeups import Wakeups
 _PAUSABLE = (ExperimentState.PLANNING, ExperimentState.RUNNING)
 
 
-def pause(experiment_id: str) -> Wakeups:
+def pause(experiment_id: str, note: Note = no_note) -> Wakeups:
     """Nothing new is queued or claimed any more; what is leased goes on. Twice is once.
 
     Raises NotFound, or Conflict (`experiment_not_running`).
     """
-    _set_paused(experiment_id)
+    _set_paused(experiment_id, note)
     return hold_queued(experiment_id) | Wakeups(experiments={experiment_id})
 
 
 @retried
-def _set_paused(experiment_id: str) -> None:
+def _set_paused(experiment_id: str, note: Note) -> None:
     with transaction():
         experiment = _real(experiment_row(experiment_id, lock=True))
         if experiment.state is ExperimentState.PAUSED:
@@ -46,19 +50,20 @@ def _set_paused(experiment_id: str) -> None:
         nodes_of(experiment_id, lock=True)
         set_experiment(experiment_id, experiment.now, state=ExperimentState.PAUSED.value)
         events.add(experiment_id, "paused")
+        note()
 
 
-def resume(experiment_id: str) -> Wakeups:
+def resume(experiment_id: str, note: Note = no_note) -> Wakeups:
     """A paused experiment goes on. Twice is once.
 
     Raises NotFound, or Conflict (`experiment_not_paused`).
     """
-    wakeups = _set_running(experiment_id)
+    wakeups = _set_running(experiment_id, note)
     return wakeups | plan(experiment_id)
 
 
 @retried
-def _set_running(experiment_id: str) -> Wakeups:
+def _set_running(experiment_id: str, note: Note) -> Wakeups:
     with transaction():
         experiment = _real(experiment_row(experiment_id, lock=True))
         if experiment.state in _PAUSABLE:
@@ -73,6 +78,7 @@ def _set_running(experiment_id: str) -> Wakeups:
         state = ExperimentState.RUNNING if planned else ExperimentState.PLANNING
         set_experiment(experiment_id, experiment.now, state=state.value)
         events.add(experiment_id, "resumed")
+        note()
         return Wakeups(
             experiments={experiment_id},
             finish={experiment_id},
@@ -80,20 +86,20 @@ def _set_running(experiment_id: str) -> Wakeups:
         )
 
 
-def cancel(experiment_id: str) -> Wakeups:
+def cancel(experiment_id: str, note: Note = no_note) -> Wakeups:
     """End an experiment: what has not begun ends CANCELLED now, what runs as soon as it is stopped.
 
     Instances that were never expanded cost one number. A result that is accepted before its task is
     stopped counts. Cancelling twice is once, and an ended experiment stays as it is. Raises
     NotFound.
     """
-    if _set_cancelled(experiment_id):
+    if _set_cancelled(experiment_id, note):
         return finish(experiment_id) | Wakeups(experiments={experiment_id})
     return Wakeups()
 
 
 @retried
-def _set_cancelled(experiment_id: str) -> bool:
+def _set_cancelled(experiment_id: str, note: Note) -> bool:
     """Whether the experiment goes towards CANCELLED now (or did so before)."""
     with transaction():
         experiment = _real(experiment_row(experiment_id, lock=True))
@@ -115,6 +121,7 @@ def _set_cancelled(experiment_id: str) -> bool:
             )
         set_experiment(experiment_id, experiment.now, cancel_requested_at=experiment.now)
         events.add(experiment_id, "cancel_requested")
+        note()
         if unplanned:
             state = ExperimentState.CANCELLED.value
             set_experiment(experiment_id, experiment.now, state=state, finished_at=experiment.now)
@@ -123,7 +130,7 @@ def _set_cancelled(experiment_id: str) -> bool:
 
 
 @retried
-def cancel_task(task_id: str) -> Wakeups:
+def cancel_task(task_id: str, note: Note = no_note) -> Wakeups:
     """Cancel one task (a call, say). One that runs is stopped by its agent; an ended one stays so.
 
     Raises NotFound (`task_unknown`).
@@ -135,6 +142,8 @@ def cancel_task(task_id: str) -> Wakeups:
         now = now_ms()
         if row.state.is_terminal:
             return Wakeups()
+        if row.cancel_requested_at is None:
+            note()
         if row.state.is_leased:
             change(
                 "UPDATE tasks SET cancel_requested_at = COALESCE(cancel_requested_at, %s) "

@@ -11,6 +11,7 @@ from airavata_scheduler.models.counters import nodes_of
 from airavata_scheduler.models.database import now_ms, retried, transaction
 from airavata_scheduler.models.dependents import OWN_LIMIT
 from airavata_scheduler.models.errors import BadInput, Conflict
+from airavata_scheduler.models.events import Note, no_note
 from airavata_scheduler.models.experiment_rows import experiment_row, set_experiment
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.ids import new_id
@@ -165,8 +166,10 @@ def _picked(only: Selection | None) -> dict[str, tuple[dict[str, Any], int]]:
 
 
 @retried
-def submit(experiment_id: str) -> Wakeups:
+def submit(experiment_id: str, note: Note = no_note) -> Wakeups:
     """CREATED → PLANNING; the plan job does the rest. Submitting twice changes nothing.
+
+    `note` is written in the transaction of the change, if there is one.
 
     Raises NotFound, or Conflict (`experiment_ended`) when it has ended.
     """
@@ -182,4 +185,5 @@ def submit(experiment_id: str) -> Wakeups:
             state = ExperimentState.PLANNING.value
             set_experiment(experiment_id, experiment.now, state=state, submitted_at=experiment.now)
             events.add(experiment_id, "submitted")
+            note()
     return Wakeups(experiments={experiment_id})

@@ -11,6 +11,7 @@ from airavata_scheduler.models import events
 from airavata_scheduler.models.counters import NodeStanding, nodes_of
 from airavata_scheduler.models.database import change, retried, transaction
 from airavata_scheduler.models.errors import Conflict
+from airavata_scheduler.models.events import Note, no_note
 from airavata_scheduler.models.experiment_rows import ExperimentRow, experiment_row, set_experiment
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.node_facts import graph_of
@@ -19,9 +20,9 @@ from airavata_scheduler.models.wakeups import Wakeups
 
 
 @retried
-def retry(experiment_id: str, failed_only: bool = True) -> Wakeups:
+def retry(experiment_id: str, failed_only: bool = True, note: Note = no_note) -> Wakeups:
     """Run again what failed and what was skipped because of it, and with `failed_only=False` also
-    what was cancelled. What completed stays.
+    what was cancelled. What completed stays. `note` is written in the same transaction.
 
     Raises NotFound, or Conflict: `experiment_not_ended`, `nothing_to_retry`, or `retry_cancelled`
     when `failed_only` meets cancelled instances (what was skipped cannot be told apart then).
@@ -47,6 +48,7 @@ def retry(experiment_id: str, failed_only: bool = True) -> Wakeups:
         )
         again = sum(nodes[i].total - nodes[i].counts["completed"] for i in open_again)
         events.add(experiment_id, "retried", failed_only=failed_only, tasks=again)
+        note()
         return Wakeups(
             experiments={experiment_id},
             finish={experiment_id},

@@ -124,9 +124,13 @@ def sealing() -> None:
     with connected():
         if not cron.take(cron.SEALING):
             return
-        while audit_chain.seal() == audit_chain.BATCH:
-            pass
-        head = str(audit_chain.head())
+        try:
+            while audit_chain.seal() == audit_chain.BATCH:
+                pass
+            head = str(audit_chain.head())
+        except audit_chain.HeadDamaged as error:
+            _log.error("audit: nothing is sealed: %s", error)
+            return
         if head != deployment.read(_WITNESSED) and not deployment.written_within(
             _WITNESSED, WITNESS_MS
         ):

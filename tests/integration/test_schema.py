@@ -366,13 +366,16 @@ def test_version_1_becomes_version_2(
     assert _columns(database_url) == fresh
 
 
-def _columns(url: str) -> dict[str, tuple[set[str], set[str]]]:
-    """Each table's columns and indexes by name."""
+def _columns(url: str) -> dict[str, tuple[set[tuple[Any, ...]], set[tuple[Any, ...]]]]:
+    """Each table's columns with their types, and its indexes with their columns."""
     db.connect(url)
-    found = {
+    found: dict[str, tuple[set[tuple[Any, ...]], set[tuple[Any, ...]]]] = {
         name: (
-            {column.name for column in db.database.get_columns(name)},
-            {index.name for index in db.database.get_indexes(name)},
+            {
+                (column.name, column.data_type, column.null, column.primary_key)
+                for column in db.database.get_columns(name)
+            },
+            {(index.name, index.unique, *index.columns) for index in db.database.get_indexes(name)},
         )
         for name in db.database.get_tables()
     }
