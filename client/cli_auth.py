@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +20,7 @@ from airavata_scheduler.client.command_line import (
 )
 from airavata_scheduler.client.errors import BadInputError, ClientError, NotAllowedError
 from airavata_scheduler.client.output import column
+from airavata_scheduler.client.records import Record
 
 auth = group("auth", "Log in and out.")
 
@@ -229,6 +230,14 @@ def set_password(session: Session, link: str, code: str | None, password_stdin: 
     session.output.done(f"The password is set; logged in to {server}.", found)
 
 
+def _allowed(read: Callable[[], Iterator[Record]]) -> list[Mapping[str, Any]]:
+    """What `read` lists; nothing where our token's scopes do not reach so far."""
+    try:
+        return [entry.raw for entry in read()]
+    except NotAllowedError:
+        return []
+
+
 @click.command("whoami", cls=auth.command_class)
 @pass_session
 def whoami(session: Session) -> None:
@@ -241,8 +250,8 @@ def whoami(session: Session) -> None:
         "server": settings.server,
         "project": settings.project,
         "scopes": scopes,
-        "projects": [entry.raw for entry in session.client.users.my_projects()],
-        "groups": [entry.raw for entry in session.client.users.my_groups()],
+        "projects": _allowed(session.client.users.my_projects),
+        "groups": _allowed(session.client.users.my_groups),
     }
     kind = " (administrator)" if me.is_admin else ""
     kind = " (service account)" if me.kind == "service" else kind

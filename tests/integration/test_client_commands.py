@@ -24,11 +24,14 @@ def experiment_file(folder: Path, **more: object) -> Path:
 
 
 def test_whoami_names_user_server_and_project(served: Served, command: RunCommand) -> None:
-    """`whoami` is one line for people, and JSON with the same facts for programs."""
+    """`whoami` is a line, and one for the roles, for people; JSON with the same for programs."""
     plain = command("whoami")
     as_json = json.loads(command("whoami", "--json").out)
 
-    assert plain.out == f"ada (administrator) at {served.url}, project spine\n"
+    assert plain.out.splitlines() == [
+        f"ada (administrator) at {served.url}, project spine",
+        "projects: spine (owner)",
+    ]
     assert (as_json["name"], as_json["server"]) == ("ada", served.url)
 
 

@@ -21,6 +21,7 @@ from tests.waiting import wait_until
 
 SHARES, THRESHOLD = 3, 2
 _ACTIVE = 200
+_SEALED = 503
 _ANSWERS_WITHIN_S = 5
 _RESTORES_WITHIN_S = 60
 
@@ -123,6 +124,8 @@ class OpenBao:
         """Seal it: it listens, and answers each request with 503."""
         with self.client() as client:
             client.sys.seal()
+        # It answers before it is done.
+        wait_until(lambda: self.health() == _SEALED, message="OpenBao to be sealed")
 
     def unseal(self) -> None:
         """Unseal it: by its keys, or by a restart where the seal is static."""
