@@ -74,7 +74,7 @@ class Server:
         )
 
     def client(self, token: str | None) -> hvac.Client:
-        """A client with this token."""
+        """A client with this token, or with none."""
         session = requests.Session()
         session.trust_env = False  # no proxy and no .netrc between us and the secrets
         session.verify = self.ca_file or True
@@ -83,7 +83,8 @@ class Server:
             del session.adapters["http://"]
         return hvac.Client(
             url=self.address,
-            token=token,
+            # With None hvac takes whatever lies in VAULT_TOKEN or ~/.vault-token.
+            token=token or "",
             timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),  # type: ignore[arg-type] # as requests has it
             session=session,
             allow_redirects=True,
