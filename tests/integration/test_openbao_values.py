@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -45,6 +46,8 @@ def test_versions_are_written_told_destroyed_and_deleted(store: Store) -> None:
     assert [(one.version, one.destroyed) for one in told] == [(1, True), (2, False)]
     assert told[0].created_ms <= told[1].created_ms
     assert not secrets.holds(first.path, version=1, write_id=first.write_id)
+    with pytest.raises(SecretStoreBehind):
+        kept(secrets, first)
     assert secrets.holds(first.path, version=2, write_id=second.write_id)
 
     secrets.delete(first.path)
@@ -52,6 +55,20 @@ def test_versions_are_written_told_destroyed_and_deleted(store: Store) -> None:
     assert secrets.versions(first.path) == []
     assert secrets.current_version(first.path) == 0
     assert first.path not in set(secrets.paths())
+
+
+def test_as_many_threads_as_the_api_has_share_the_connections(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """None is thrown away for being one too many, and made anew with the next request."""
+    secrets = store.secrets()
+    value = keep(secrets, "one")
+
+    with ThreadPoolExecutor(32) as pool:
+        read = list(pool.map(lambda _: kept(secrets, value), range(320)))
+
+    assert read == ["one"] * 320
+    assert "pool is full" not in caplog.text
 
 
 def test_a_wrapped_text_is_good_for_its_context_alone(store: Store) -> None:
