@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from airavata_scheduler.backends import openbao_http
+from airavata_scheduler.backends import openbao, openbao_http
 from airavata_scheduler.backends.openbao import SecretStoreBehind
 from airavata_scheduler.backends.openbao_http import SecretsRefused, SecretsUnavailable
 from airavata_scheduler.backends.openbao_setup import SSH_ROLE, rotate_key
@@ -55,6 +56,28 @@ def test_versions_are_written_told_destroyed_and_deleted(store: Store) -> None:
     assert secrets.versions(first.path) == []
     assert secrets.current_version(first.path) == 0
     assert first.path not in set(secrets.paths())
+
+
+def test_paths_are_listed_by_the_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, no answer is longer than a page; each path is told once."""
+    monkeypatch.setattr(openbao, "PATHS_PER_PAGE", 2)
+    secrets = store.secrets()
+    mine = {keep(secrets, "one").path for _ in range(5)}
+    before = _listings(store)
+
+    told = list(secrets.paths())
+
+    assert mine <= set(told)
+    assert told == sorted(set(told))
+    wait_until(lambda: _listings(store) == before + len(told) // 2 + 1)
+
+
+def _listings(store: Store) -> int:
+    """How many times paths were listed, by the audit."""
+    entries = map(json.loads, store.bao.audit_files[0].read_text().splitlines())
+    return sum(
+        entry["type"] == "response" and entry["request"]["operation"] == "list" for entry in entries
+    )
 
 
 def test_as_many_threads_as_the_api_has_share_the_connections(
