@@ -81,7 +81,7 @@ class OpenBao(Transit):
         """The value of exactly this version. Raises SecretStoreBehind where it is another."""
         wrapped = self._wrapped(path, version, write_id)
         envelope = json.loads(self.decrypted(wrapped))
-        if envelope["path"] != path or envelope["write_id"] != write_id:
+        if envelope.get("path") != path or envelope["write_id"] != write_id:
             raise SecretStoreBehind
         return {str(name): str(text) for name, text in envelope["value"].items()}
 

@@ -22,7 +22,7 @@ from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
 from tests.credentials import ssh_key
 from tests.lossy_proxy import LossyProxy
-from tests.secret_store import Store, keep, kept, store, store_server
+from tests.secret_store import Kept, Store, keep, kept, store, store_server
 from tests.waiting import wait_until
 
 __all__ = ["store", "store_server"]
@@ -200,6 +200,20 @@ def test_a_value_at_another_path_is_refused(store: Store) -> None:
 
     with pytest.raises(SecretStoreBehind):
         kept(secrets, replace(value, path=other))
+
+
+def test_a_text_that_is_no_value_is_refused(store: Store) -> None:
+    """Nor can they put a second factor's secret there: the key opens it, and it is no value."""
+    secrets = store.secrets()
+    stray = Kept(path=new_id(), version=1, write_id=new_id())
+    with store.root() as root:
+        secret = {"wrapped": secrets.wrap(b"one", "ada"), "write_id": stray.write_id}
+        root.secrets.kv.v2.create_or_update_secret(
+            stray.path, secret=secret, cas=0, mount_point="credentials"
+        )
+
+    with pytest.raises(SecretStoreBehind):
+        kept(secrets, stray)
 
 
 def test_a_store_that_went_back_is_refused(store: Store) -> None:
