@@ -35,6 +35,7 @@ from airavata_scheduler.models.fields import canonical_json
 
 # A standby answers reads itself and may be behind by a moment: longer, and the store is behind.
 BEHIND_FOR_S: Final = 1.0
+PATHS_PER_PAGE: Final = 1000
 
 
 class SecretStoreBehind(Unavailable):
@@ -80,7 +81,7 @@ class OpenBao(Transit):
         """The value of exactly this version. Raises SecretStoreBehind where it is another."""
         wrapped = self._wrapped(path, version, write_id)
         envelope = json.loads(self.decrypted(wrapped))
-        if envelope["path"] != path or envelope["write_id"] != write_id:
+        if envelope.get("path") != path or envelope["write_id"] != write_id:
             raise SecretStoreBehind
         return {str(name): str(text) for name, text in envelope["value"].items()}
 
@@ -211,15 +212,21 @@ class OpenBao(Transit):
         )
 
     def paths(self) -> Iterator[str]:
-        """Every path at which there is a secret."""
+        """Every path at which there is a secret, in order, asked for by the page."""
+        page = self._paths_behind("")
+        while page:
+            yield from page
+            page = self._paths_behind(page[-1]) if len(page) == PATHS_PER_PAGE else []
 
-        def look(client: hvac.Client) -> Any:
-            return client.secrets.kv.v2.list_secrets("", mount_point=self.server.credentials)
-
+    def _paths_behind(self, path: str) -> list[str]:
+        """One page; hvac knows no pages."""
+        behind = {"after": path, "limit": PATHS_PER_PAGE}
+        all_paths = f"/v1/{self.server.credentials}/metadata"
         try:
-            yield from self.session.do(look)["data"]["keys"]
+            told = self.session.do(lambda client: client.adapter.list(all_paths, params=behind))
         except NothingThere:
-            return
+            return []
+        return [str(name) for name in told["data"]["keys"]]
 
     # SSH
 

@@ -6,12 +6,14 @@ sealed does not: agents and running tasks do without it, and it comes back by it
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import hvac
 import requests
@@ -72,7 +74,9 @@ def look(configuration: Configuration) -> Found:
     except AiravataError as error:
         return Found(faults=[_fault(error)], audit_devices=None)
     try:
-        return _look_inside(client, server)
+        found = _look_inside(client, server)
+        passing = [*_in_clear(server), *_ending(client, session)]
+        return Found(faults=found.faults + passing, audit_devices=found.audit_devices)
     except AiravataError as error:
         return Found(faults=[_fault(error)], audit_devices=None)
     except TokenLost:
@@ -154,6 +158,37 @@ def _look_inside(client: hvac.Client, server: Server) -> Found:
             )
         )
     return Found(faults=faults, audit_devices=devices)
+
+
+def _in_clear(server: Server) -> Iterator[Fault]:
+    parts = urlsplit(server.address)
+    if parts.scheme == "http" and not _is_this_machine(str(parts.hostname)):
+        yield Fault(
+            detail="OPENBAO_ADDR is without TLS: the token and every secret cross the network in "
+            "clear.",
+            hint="Give OpenBao a certificate; set OPENBAO_ADDR to https://… and OPENBAO_CA_FILE.",
+            stops=False,
+        )
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _ending(client: hvac.Client, session: LoggedIn) -> Iterator[Fault]:
+    """A token of OPENBAO_TOKEN whose end comes whatever is done; an AppRole gives new ones."""
+    told: Any = call(client.auth.token.lookup_self)["data"]
+    if told["expire_time"] and not told.get("period") and not session.login.can_repeat:
+        yield Fault(
+            detail=f"OPENBAO_TOKEN is not periodic: it ends at {told['expire_time'][:19]}Z, "
+            "renewed it lives longer, but not for ever.",
+            hint="Make a periodic one (bao token create -policy=airavata-scheduler -period=24h), "
+            "or use OPENBAO_ROLE_ID: docs/secrets.md.",
+            stops=False,
+        )
 
 
 def _lacking(client: hvac.Client, server: Server) -> Iterator[Fault]:

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import hvac
 import hvac.exceptions
 import requests
+from requests.adapters import HTTPAdapter
 
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import Unavailable
@@ -21,6 +22,7 @@ CONNECT_TIMEOUT_S: Final = 2.0
 READ_TIMEOUT_S: Final = 5.0
 TRY_FOR_S: Final = 4.0  # while a cluster chooses a leader
 PAUSE_S: Final = 0.2
+CONNECTIONS: Final = 64  # kept open by one process at most: API_THREADS and some
 
 _R = TypeVar("_R")
 
@@ -74,16 +76,19 @@ class Server:
         )
 
     def client(self, token: str | None) -> hvac.Client:
-        """A client with this token."""
+        """A client with this token, or with none."""
         session = requests.Session()
         session.trust_env = False  # no proxy and no .netrc between us and the secrets
         session.verify = self.ca_file or True
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
         if self.address.startswith("https:"):
             # A standby may send us to the leader, with our token: never to one without TLS.
             del session.adapters["http://"]
         return hvac.Client(
             url=self.address,
-            token=token,
+            # With None hvac takes whatever lies in VAULT_TOKEN or ~/.vault-token.
+            token=token or "",
             timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),  # type: ignore[arg-type] # as requests has it
             session=session,
             allow_redirects=True,

@@ -18,6 +18,7 @@ from airavata_scheduler.backends.openbao_setup import policy_text
 from airavata_scheduler.commands import doctor, start_checks
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import AiravataError, ConfigurationError
+from tests.lossy_proxy import LossyProxy
 from tests.secret_store import Store, store, store_server
 from tests.servers.openbao import OpenBao
 from tests.servers.programs import free_port, running
@@ -53,7 +54,7 @@ def policy(store: Store, text: str) -> Iterator[str]:
     """A token whose policy is `text`."""
     with store.root() as root:
         root.sys.create_or_update_policy("of-a-test", text)
-    yield store.token("of-a-test")
+    yield store.token("of-a-test", period="1h")
 
 
 def test_nothing_is_wrong(store: Store) -> None:
@@ -128,6 +129,25 @@ def test_a_certificate_that_cannot_be_verified(store: Store) -> None:
     assert not fault.stops
 
 
+def test_no_tls_to_another_machine(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said where the token would cross a network; on this machine itself there is none."""
+    token = {"OPENBAO_TOKEN": store.bao.root_token}
+    with LossyProxy(target=store.bao.address, ca_file=str(store.bao.ca_file)).running() as proxy:
+        here = store.configuration(OPENBAO_ADDR=proxy.address, **token)
+        # Linux takes this address to this machine; it stands for another one.
+        elsewhere = proxy.address.replace("127.0.0.1", "0.0.0.0")
+
+        assert faults(here) == []
+        fault = the_fault(store.configuration(OPENBAO_ADDR=elsewhere, **token))
+
+    assert fault.detail == (
+        "OPENBAO_ADDR is without TLS: the token and every secret cross the network in clear."
+    )
+    assert "https" in fault.hint
+    assert not fault.stops
+    assert "Warning: OPENBAO_ADDR" in capsys.readouterr().err
+
+
 def test_an_authority_that_cannot_be_read(store: Store) -> None:
     """A setting is wrong: the start is stopped."""
     fault = the_fault(store.configuration(OPENBAO_CA_FILE="/nowhere/ca.pem", OPENBAO_TOKEN="s.a"))
@@ -175,6 +195,24 @@ def test_a_token_that_is_refused(store: Store) -> None:
     assert "refuses OPENBAO_TOKEN" in fault.detail
     assert fault.stops
     assert "s.nonsense" not in fault.detail + fault.hint
+
+
+def test_a_token_that_ends_for_good(store: Store) -> None:
+    """Said at the start, not a day later; a periodic one may be renewed for ever."""
+    ending = store.token(ttl="24h")
+    with store.root() as root:
+        end = root.auth.token.lookup(ending)["data"]["expire_time"]
+
+    fault = the_fault(store.configuration(OPENBAO_TOKEN=ending))
+
+    assert fault.detail == (
+        f"OPENBAO_TOKEN is not periodic: it ends at {end[:19]}Z, renewed it lives longer, but "
+        "not for ever."
+    )
+    assert "-period=" in fault.hint
+    assert not fault.stops
+    assert ending not in fault.detail + fault.hint
+    assert faults(store.configuration(OPENBAO_TOKEN=store.token(period="24h"))) == []
 
 
 @pytest.mark.parametrize(

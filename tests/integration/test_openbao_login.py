@@ -12,7 +12,7 @@ import pytest
 
 from airavata_scheduler.backends import openbao_setup
 from airavata_scheduler.backends.openbao import OpenBao as Secrets
-from airavata_scheduler.backends.openbao_http import SecretsRefused
+from airavata_scheduler.backends.openbao_http import SecretsRefused, TokenLost, call
 from airavata_scheduler.models.errors import ConfigurationError
 from tests.secret_store import Store, keep, kept, store, store_server
 from tests.waiting import wait_until
@@ -153,6 +153,23 @@ def test_the_policy_denies_what_is_not_its_business(
         secrets.session.do(ask)
 
     assert "policy does not allow" in refused.value.detail
+
+
+@pytest.mark.parametrize("place", ["VAULT_TOKEN", ".vault-token"])
+def test_a_token_that_lies_about_is_never_sent(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
+    """hvac would take an operator's own one for a call that is made before the login."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if place == "VAULT_TOKEN":
+        monkeypatch.setenv(place, store.bao.root_token)
+    else:
+        (tmp_path / place).write_text(store.bao.root_token)
+
+    client = store.server.client(None)
+
+    with pytest.raises(TokenLost):
+        call(client.sys.list_mounted_secrets_engines)
 
 
 def test_the_secret_id_is_kept_in_the_place_of_what_it_was_wrapped_in(store: Store) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -11,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from airavata_scheduler.backends import openbao_http
+from airavata_scheduler.backends import openbao, openbao_http
 from airavata_scheduler.backends.openbao import SecretStoreBehind
 from airavata_scheduler.backends.openbao_http import SecretsRefused, SecretsUnavailable
 from airavata_scheduler.backends.openbao_setup import SSH_ROLE, rotate_key
@@ -21,7 +23,7 @@ from airavata_scheduler.models.ids import new_id
 from tests.canaries import canary
 from tests.credentials import ssh_key
 from tests.lossy_proxy import LossyProxy
-from tests.secret_store import Store, keep, kept, store, store_server
+from tests.secret_store import Kept, Store, keep, kept, store, store_server
 from tests.waiting import wait_until
 
 __all__ = ["store", "store_server"]
@@ -46,6 +48,8 @@ def test_versions_are_written_told_destroyed_and_deleted(store: Store) -> None:
     assert [(one.version, one.destroyed) for one in told] == [(1, True), (2, False)]
     assert told[0].created_ms <= told[1].created_ms
     assert not secrets.holds(first.path, version=1, write_id=first.write_id)
+    with pytest.raises(SecretStoreBehind):
+        kept(secrets, first)
     assert secrets.holds(first.path, version=2, write_id=second.write_id)
 
     secrets.delete(first.path)
@@ -53,6 +57,42 @@ def test_versions_are_written_told_destroyed_and_deleted(store: Store) -> None:
     assert secrets.versions(first.path) == []
     assert secrets.current_version(first.path) == 0
     assert first.path not in set(secrets.paths())
+
+
+def test_paths_are_listed_by_the_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, no answer is longer than a page; each path is told once."""
+    monkeypatch.setattr(openbao, "PATHS_PER_PAGE", 2)
+    secrets = store.secrets()
+    mine = {keep(secrets, "one").path for _ in range(5)}
+    before = _listings(store)
+
+    told = list(secrets.paths())
+
+    assert mine <= set(told)
+    assert told == sorted(set(told))
+    wait_until(lambda: _listings(store) == before + len(told) // 2 + 1)
+
+
+def _listings(store: Store) -> int:
+    """How many times paths were listed, by the audit."""
+    entries = map(json.loads, store.bao.audit_files[0].read_text().splitlines())
+    return sum(
+        entry["type"] == "response" and entry["request"]["operation"] == "list" for entry in entries
+    )
+
+
+def test_as_many_threads_as_the_api_has_share_the_connections(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """None is thrown away for being one too many, and made anew with the next request."""
+    secrets = store.secrets()
+    value = keep(secrets, "one")
+
+    with ThreadPoolExecutor(32) as pool:
+        read = list(pool.map(lambda _: kept(secrets, value), range(320)))
+
+    assert read == ["one"] * 320
+    assert "pool is full" not in caplog.text
 
 
 def test_a_wrapped_text_is_good_for_its_context_alone(store: Store) -> None:
@@ -161,6 +201,20 @@ def test_a_value_at_another_path_is_refused(store: Store) -> None:
 
     with pytest.raises(SecretStoreBehind):
         kept(secrets, replace(value, path=other))
+
+
+def test_a_text_that_is_no_value_is_refused(store: Store) -> None:
+    """Nor can they put a second factor's secret there: the key opens it, and it is no value."""
+    secrets = store.secrets()
+    stray = Kept(path=new_id(), version=1, write_id=new_id())
+    with store.root() as root:
+        secret = {"wrapped": secrets.wrap(b"one", "ada"), "write_id": stray.write_id}
+        root.secrets.kv.v2.create_or_update_secret(
+            stray.path, secret=secret, cas=0, mount_point="credentials"
+        )
+
+    with pytest.raises(SecretStoreBehind):
+        kept(secrets, stray)
 
 
 def test_a_store_that_went_back_is_refused(store: Store) -> None:

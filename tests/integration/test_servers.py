@@ -114,6 +114,15 @@ def test_openbao_keeps_its_secrets_through_a_kill_and_a_seal(tmp_path: Path, sea
         assert not any("one-secret" in file.read_text() for file in server.audit_files)
 
 
+def test_a_sealed_openbao_stays_sealed(tmp_path: Path) -> None:
+    """Also a new one, which tries its stored key once more 5 s after its start."""
+    with running(OpenBao(tmp_path)) as server:
+        server.seal()
+
+        with pytest.raises(AssertionError, match="in vain"):
+            wait_until(lambda: server.health() != 503, timeout_s=6.0)
+
+
 def test_openbao_goes_back_to_a_snapshot(openbao_server: OpenBao) -> None:
     """Restoring it loses what was written since."""
     with openbao_server.client() as client:

@@ -48,6 +48,7 @@ class OpenBao:
         self.root_token = ""
         self.keys: list[str] = []  # Shamir's, base64
         self._static = seal == "static"
+        self._tries_its_key = False
         for name in ("file", "logs", "certs"):
             (folder / name).mkdir(parents=True)
         ensure_private_authority(folder / "certs", ["localhost", "127.0.0.1"])
@@ -97,6 +98,8 @@ class OpenBao:
 
     def start(self) -> None:
         """Start it, on the same port each time; the first time it is initialised. Active after."""
+        # Started before it is initialised, it tries its stored key once more after 5 s.
+        self._tries_its_key = self._static and not self.root_token
         self.server.start(lambda: self.health() is not None)
         if not self.root_token:
             self._initialise()
@@ -121,7 +124,10 @@ class OpenBao:
         self.server.thaw()
 
     def seal(self) -> None:
-        """Seal it: it listens, and answers each request with 503."""
+        """Seal it: it listens, and answers each request with 503, until `unseal`."""
+        if self._tries_its_key:
+            self.stop()
+            self.start()
         with self.client() as client:
             client.sys.seal()
         # It answers before it is done.

@@ -22,8 +22,13 @@ def setup_options() -> configparser.ConfigParser:
 
 def tracked_python_files() -> list[Path]:
     """Python files of the work tree that git does not ignore, relative to the root."""
+    return tracked_files("*.py")
+
+
+def tracked_files(pattern: str) -> list[Path]:
+    """Files of the work tree that git does not ignore, relative to the root."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", pattern],
         cwd=ROOT,
         check=True,
         capture_output=True,
@@ -44,6 +49,27 @@ def test_packages_are_the_folders_on_disk() -> None:
 
     assert folders == set(packages)
     assert packages == sorted(packages)
+
+
+def test_files_that_the_code_reads_are_in_the_wheel() -> None:
+    """Policies, SpiceDB's schema, the installer: what package_data forgets is missing there."""
+    parser = setup_options()
+    rooms = {name.removeprefix(PACKAGE) for name in parser["options"]["packages"].split()}
+    patterns = parser["options.package_data"]
+
+    left_out = [
+        str(path)
+        for path in tracked_files("*/*")
+        if len(path.parts) == 2
+        and path.parts[0] in rooms
+        and path.suffix not in {".py", ".md"}
+        and not any(
+            path.match(f"{path.parts[0]}/{pattern}")
+            for pattern in patterns.get(PACKAGE + path.parts[0], "").split(", ")
+        )
+    ]
+
+    assert left_out == []
 
 
 def test_each_package_has_its_folder() -> None:
