@@ -18,7 +18,7 @@ from airavata_scheduler.client import browser_login, cli_auth
 from airavata_scheduler.client.api_accounts import SecondFactor
 from airavata_scheduler.client.browser_login import browser_return
 from airavata_scheduler.client.errors import NotAllowedError, WaitTimeoutError
-from airavata_scheduler.functions import login_backoff, passwords
+from airavata_scheduler.functions import passwords
 from airavata_scheduler.models.tables import User
 from tests.api import configuration
 from tests.client_server import Ran, RunCommand, Served, command, run_here, served
@@ -28,12 +28,6 @@ from tests.servers.openid import OpenIDProvider, openid_provider
 __all__ = ["command", "served"]
 
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture(autouse=True)
-def forgetful() -> None:
-    """What other tests counted in this process is forgotten."""
-    login_backoff._failures.clear()
 
 
 def with_password(served: Served) -> None:

@@ -13,7 +13,7 @@ from hvac.exceptions import InvalidRequest
 
 from airavata_scheduler.backends.openbao import secrets
 from airavata_scheduler.backends.openbao_setup import rotate_key
-from airavata_scheduler.functions import login_backoff, passwords, second_factor
+from airavata_scheduler.functions import passwords, second_factor
 from airavata_scheduler.functions.bootstrap import new_password_link
 from airavata_scheduler.models.tables import AuditEntry, LoginLink, RecoveryCode, User
 from tests.api import Answered, Api, LoggedIn, MakeApi, with_headers
@@ -39,8 +39,7 @@ def openbao(openbao_server: OpenBao) -> OpenBao:
 
 @pytest.fixture
 def api(make_api: MakeApi, openbao: OpenBao, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """The application with the OpenBao; wrong codes of earlier tests are forgotten."""
-    login_backoff._failures.clear()
+    """The application with the OpenBao."""
     clock = SimpleNamespace(time=lambda: NOW_STEP * STEP_S + 29.9)
     monkeypatch.setattr(second_factor, "time", clock)
     yield make_api(**openbao.settings)

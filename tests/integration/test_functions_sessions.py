@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from airavata_scheduler.functions import login_backoff, passwords
 from airavata_scheduler.functions.logins import open_login
 from airavata_scheduler.models.ids import new_id
@@ -14,14 +10,6 @@ from tests.api import Answered, Api, Caller, LoggedIn, MakeApi
 
 PASSWORD = "correct horse battery"
 HOME = "192.0.2.1"
-
-
-@pytest.fixture(autouse=True)
-def forgetful() -> Iterator[None]:
-    """What other tests counted in this process is forgotten."""
-    login_backoff._failures.clear()
-    yield
-    login_backoff._failures.clear()
 
 
 def person(api: Api, name: str = "ada") -> LoggedIn:
