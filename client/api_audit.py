@@ -34,7 +34,7 @@ class AuditEntry(Record):
     project_id: str | None = None
     address: str = ""
     request_id: str = ""
-    detail: dict[str, Any] = field(default_factory=dict)
+    detail: dict[str, Any] | str = field(default_factory=dict)  # a text: the row was changed
     seq: int | None = None
     hash: str | None = None
 
@@ -112,7 +112,7 @@ def _read(text: str) -> dict[str, Any]:
     """One line: an entry, or `{"head": {"seq": …, "hash": …}}`."""
     try:
         line = json.loads(text, object_pairs_hook=_once)
-    except ValueError:
+    except (ValueError, RecursionError):
         line = None
     place = line.get("head", line) if isinstance(line, dict) else None
     if (

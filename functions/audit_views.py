@@ -62,7 +62,9 @@ class AuditAnswer(BaseModel):
     project_id: str | None
     request_id: str
     address: str
-    detail: dict[str, Any]
+    detail: dict[str, Any] | str = Field(
+        description="A text where somebody changed the row: verify the chain"
+    )
     seq: int | None = Field(description="Place in the chain; null for a moment")
     hash: str | None
 

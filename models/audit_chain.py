@@ -10,7 +10,6 @@ log from time to time, so that a chain that was made anew as a whole is found ou
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from airavata_scheduler.models import deployment
 from airavata_scheduler.models.database import change, dialect, execute, retried, transaction
-from airavata_scheduler.models.fields import canonical_json
+from airavata_scheduler.models.fields import canonical_json, ours_or_text
 from airavata_scheduler.models.rows import update_rows
 
 BATCH: Final = 500
@@ -72,7 +71,8 @@ class Verdict:
 def entry_hash(previous: str, entry: Mapping[str, Any]) -> str:
     """SHA-256 over the hash before, a newline, and the entry as canonical JSON, in hexadecimal.
 
-    `entry` has `seq` and every column but `hash`; `at` in milliseconds, `detail` as a JSON object.
+    `entry` has `seq` and every column but `hash`; `at` in milliseconds, `detail` as a JSON object,
+    or as the column's text where somebody made that none of ours.
     """
     return hashlib.sha256(f"{previous}\n{canonical_json(dict(entry))}".encode()).hexdigest()
 
@@ -138,18 +138,8 @@ def _entry(row: tuple[Any, ...]) -> dict[str, Any]:
         **found,
         "id": str(found["id"]),
         "project_id": None if found["project_id"] is None else str(found["project_id"]),
-        "detail": _detail(found["detail"]),
+        "detail": ours_or_text(found["detail"]),
     }
-
-
-def _detail(text: str) -> Any:
-    """What the column says; its text as it is, where somebody made that no JSON of ours."""
-    try:
-        found = json.loads(text)
-        canonical_json(found)
-    except ValueError:
-        return text
-    return found
 
 
 def entries() -> Iterator[dict[str, Any]]:

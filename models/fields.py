@@ -87,6 +87,27 @@ class JSONField(peewee.Field):
         return None if value is None else json.loads(value)
 
 
+class WitnessedJSONField(JSONField):
+    """JSON of which it must show that somebody changed it behind our back: then it is its text."""
+
+    def python_value(self, value: Any) -> Any:
+        """The value that the text says, or the text where we would have written another."""
+        return None if value is None else ours_or_text(value)
+
+
+def ours_or_text(text: str) -> Any:
+    """The value of which `text` is the canonical JSON; `text` itself where it is none.
+
+    So two texts are never the same value: also not where a key stands twice, or a blank was added.
+    """
+    try:
+        found = json.loads(text)
+        ours = canonical_json(found) == text
+    except (ValueError, RecursionError):  # no JSON, a NaN, or nested as no program of ours nests
+        return text
+    return found if ours else text
+
+
 def canonical_json(value: Any) -> str:
     """`value` as the one text that stands for it; raw SQL on JSON columns passes this.
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import peewee
 
-from airavata_scheduler.models.fields import IdField, Index, JSONField, Table, references
+from airavata_scheduler.models.fields import (
+    IdField,
+    Index,
+    JSONField,
+    Table,
+    WitnessedJSONField,
+    references,
+)
 
 
 class User(Table):
@@ -166,7 +173,7 @@ class AuditEntry(Table):
     project_id = IdField(null=True)
     request_id = peewee.CharField(128, default="")
     address = peewee.CharField(64, default="")
-    detail = JSONField()
+    detail = WitnessedJSONField()
     # The chain, written a moment later by one process: see models/audit_chain.py.
     seq = peewee.BigIntegerField(null=True)
     hash = peewee.CharField(64, null=True)

@@ -30,6 +30,10 @@ with database.connected():
         audit_chain.seal(limit=int(sys.argv[3]))
 """
 
+# The first `name` is read by people, the last one by json.loads.
+TWICE = """REPLACE(detail, '{"name"', '{"name":"eve","name"')"""
+NESTED = '{"a":' * 100_000
+
 
 def write(count: int) -> list[str]:
     """Entries that are not sealed yet; their ids."""
@@ -135,6 +139,8 @@ def test_a_sealer_that_has_read_the_head_is_alone(
         ("UPDATE audit SET hash = 'f' WHERE seq = 6", "Entry 6 "),
         ("UPDATE audit SET hash = NULL WHERE seq = 2", "Entry 2 "),
         ("UPDATE audit SET detail = 'no JSON' WHERE seq = 2", "Entry 2 "),
+        (f"UPDATE audit SET detail = {TWICE} WHERE seq = 2", "Entry 2 "),
+        ("UPDATE audit SET detail = REPLACE(detail, ':', ': ') WHERE seq = 2", "Entry 2 "),
         ("UPDATE audit SET address = '192.0.2.1' WHERE seq = 2", "Entry 2 "),
         ("UPDATE audit SET seq = 0 WHERE seq = 6", "was put in"),
         ("UPDATE audit SET seq = -5 WHERE seq = 6", "was put in"),
@@ -275,6 +281,7 @@ def test_files_that_are_no_export_are_refused() -> None:
         '{"head": 3}',
         '{"head": {"seq": 1}}',
         '{"action": "create", "action": "delete", "hash": "a", "seq": 1}',
+        '{"seq": 1, "hash": "a", "detail": ' + "[" * 100_000,
     ):
         with pytest.raises(BadInputError, match="no export"):
             verify_export([line])
@@ -347,6 +354,34 @@ def test_filters_narrow_together(api: Api) -> None:
     assert ada.get("/audit?since=2026-01-01T00:00:00").json["code"] == "invalid_time"
     for wrong in ("spine", "project:", "system:main", "planet:earth"):
         assert ada.get(f"/audit?object={wrong}").json["code"] == "invalid_object"
+
+
+def test_no_text_in_a_row_stops_the_chain(fresh_database: str) -> None:
+    """What somebody writes into a row that is not sealed yet is sealed as the text that it is."""
+    first, second, _ = write(3)
+    execute("UPDATE audit SET detail = %s WHERE id = %s", (NESTED, first))
+    execute("UPDATE audit SET detail = %s WHERE id = %s", ('{"rate":NaN}', second))
+
+    seal_all()
+
+    assert audit_chain.verify().fault is None
+    assert verify_export(exported()).entries == 3
+    execute("UPDATE audit SET detail = '{}' WHERE seq = 1")
+    assert "Entry 1 " in str(audit_chain.verify().fault)
+
+
+def test_what_was_changed_is_listed_as_it_is(api: Api) -> None:
+    """The list is where people look first: it shows the row, and never fails by it."""
+    admin = api.admin()
+    write(2)
+    changed = {0: "no JSON", 1: NESTED}
+    for number, text in changed.items():
+        execute("UPDATE audit SET detail = %s WHERE object_id = %s", (text, f"object-{number}"))
+
+    listed = admin.get("/audit?action=create")
+
+    assert listed.status_code == 200
+    assert [item["detail"] for item in listed.json["items"]] == [NESTED, "no JSON"]
 
 
 def test_pages_go_on_where_the_last_one_ended(api: Api) -> None:
