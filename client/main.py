@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from airavata_scheduler.client.command_line import LazyGroup, Session, run
+from airavata_scheduler.client.interrupts import insisting
 
 _TABLE = {
     "experiment": ("cli_experiment:experiment", "Run experiments, watch them, get their files."),
@@ -56,4 +57,5 @@ airavata.params.append(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line (default: the process's own arguments); the exit status."""
-    return run(airavata, arguments, Session())
+    with insisting():
+        return run(airavata, arguments, Session())
