@@ -129,6 +129,8 @@ class Claims:
         count = sum(self._add(offer, specs[offer["spec"]]) for offer in offers)
         # Launching commits too, and shares this fsync.
         runtime.journal.sync(ticket)
+        granted = [offer["lease"] for offer in offers]
+        runtime.history.note("granted", claim=body["claim_id"], leases=granted)
         return count
 
     def _add(self, offer: Json, spec: Json) -> int:

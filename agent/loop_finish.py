@@ -72,6 +72,7 @@ class Finisher:
             self.slow.put(None)
 
     def _begin(self, held: Held) -> bool:
+        self._runtime.history.note("exited", leases=[held.lease])
         self._runtime.book.free_share(held)
         if self._runtime.stopper.is_fenced(held):
             self._runtime.stopper.forget(held)

@@ -106,6 +106,7 @@ class LaunchLoop(Loop):
         told = list(orders.values())
         for start in range(0, len(told), 16):
             runtime.shepherd.send({"launch": told[start : start + 16]})
+        runtime.history.note("launched", leases=[held.lease for held in orders])
         runtime.crash_point("launch.sent")
 
     def _order(self, held: Held) -> dict[str, object] | None:

@@ -60,6 +60,7 @@ class ReportLoop(Loop):
         runtime = self.runtime
         claim = runtime.claims.take(blocking=False)
         items = [on_the_wire(item, runtime.boot_id) for item, _ in batch]
+        runtime.history.note("reported", items=[[i["lease"], i["outcome"]] for i in items])
         self._sent_at = time.monotonic()
         try:
             if claim is not None:
@@ -94,6 +95,8 @@ class ReportLoop(Loop):
 
     def _take_verdicts(self, items: dict[str, Json], answer: Json) -> None:
         runtime = self.runtime
+        told = [[line.get("lease"), line.get("verdict")] for line in answer.get("items") or ()]
+        runtime.history.note("answered", items=told, epoch=answer.get("epoch"))
         ended = []
         for line in answer.get("items") or ():
             item = items.get(str(line.get("lease")))

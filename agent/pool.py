@@ -308,6 +308,9 @@ class Pool(Loop):
             self.runtime.crash_point("pool.journalled")
         for worker in touched:
             worker.flush()
+        if records:
+            sent = [lease for record in records for lease in record["leases"]]
+            self.runtime.history.note("launched", leases=sent)
 
     def _share_out(self, key: str, queue: deque[Held]) -> list[tuple[WarmWorker, list[Held]]]:
         batch = self._batch_size(key)

@@ -18,6 +18,7 @@ from airavata_scheduler.agent import processes
 from airavata_scheduler.agent.api import Api
 from airavata_scheduler.agent.claims import Claims
 from airavata_scheduler.agent.faults import AgentFault, BadSetting, Exit, Refused, Revoked
+from airavata_scheduler.agent.history import History
 from airavata_scheduler.agent.inputs import InputCache
 from airavata_scheduler.agent.journal import Journal
 from airavata_scheduler.agent.lease_book import LAUNCHING, READY, RUNNING, WAITING, LeaseBook
@@ -76,6 +77,8 @@ class Runtime:
         self.hung_up = False
         self.started_at = time.time()
         self.boot_id = processes.boot_id()
+        self.history = History(settings.history_dir, "agent")
+        self.history.note("agent", agent=identity.agent_id, boot=self.boot_id)
         self.epoch = ""
         self.timers = Timers()
         self.compute: Json = {}

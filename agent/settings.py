@@ -33,6 +33,7 @@ class Settings:
     poll_interval_s: float
     log_level: str
     ca_bundle: Optional[Path]
+    history_dir: Optional[Path]
     token: Optional[str] = field(repr=False)
     environment: Mapping[str, str] = field(repr=False)  # ours; payloads get what the policy passes
 
@@ -117,6 +118,7 @@ def read_settings(environ: Mapping[str, str], *, api_url: Optional[str] = None) 
     address = api_url or environ.get("API_URL", "")
     bundle = environ.get("AIRAVATA_CA_BUNDLE")
     policy = environ.get("AIRAVATA_AGENT_POLICY")
+    history = environ.get("HISTORY_DIR")
     return Settings(
         home=home,
         work_root=Path(output).expanduser().absolute() if output else home / "work",
@@ -127,6 +129,7 @@ def read_settings(environ: Mapping[str, str], *, api_url: Optional[str] = None) 
         poll_interval_s=max(1.0, duration_s(environ.get("POLL_INTERVAL", "30s"), "POLL_INTERVAL")),
         log_level=level,
         ca_bundle=Path(bundle).expanduser() if bundle else _own_authority(home),
+        history_dir=Path(history).expanduser().absolute() if history else None,
         token=_token(environ),
         environment=dict(environ),
     )

@@ -30,7 +30,7 @@ def environment(home: LocalHome, addresses: Addresses) -> dict[str, str]:
         name: value
         for name, value in os.environ.items()
         if name in {"LOG_LEVEL", "SWEEP_WINDOW", "HEARTBEAT", "SUSPECT_AFTER", "REQUEUE_AFTER"}
-        or name in {"OUTAGE_GRACE", "OFFER_ACK"}
+        or name in {"OUTAGE_GRACE", "OFFER_ACK", "HISTORY_DIR"}
     }
     authority = str(home.tls / "ca.pem")
     return inherited | {
@@ -173,14 +173,19 @@ def _trust(home: LocalHome) -> ssl.SSLContext:
 
 def _agent_environment(home: LocalHome, addresses: Addresses) -> dict[str, str]:
     """The agent gets what any agent gets: no database, no signing key."""
-    return _inherited() | {
-        "API_URL": addresses.agents_url,
-        "AIRAVATA_CA_BUNDLE": str(home.tls / "ca.pem"),
-        "AIRAVATA_AGENT_HOME": str(home.agent),
-        "AIRAVATA_ENROLMENT_TOKEN_FILE": str(home.token_file),
-        "WORKER_ID": f"local-{socket.gethostname()}",
-        "COMPUTE_ID": COMPUTE_NAME,
-    }
+    history = {name: os.environ[name] for name in ("HISTORY_DIR",) if name in os.environ}
+    return (
+        _inherited()
+        | history
+        | {
+            "API_URL": addresses.agents_url,
+            "AIRAVATA_CA_BUNDLE": str(home.tls / "ca.pem"),
+            "AIRAVATA_AGENT_HOME": str(home.agent),
+            "AIRAVATA_ENROLMENT_TOKEN_FILE": str(home.token_file),
+            "WORKER_ID": f"local-{socket.gethostname()}",
+            "COMPUTE_ID": COMPUTE_NAME,
+        }
+    )
 
 
 def _redis_command(home: LocalHome) -> list[str]:

@@ -16,6 +16,7 @@ from flask import g, request
 from flask_openapi3 import APIBlueprint
 
 from airavata_scheduler.functions import access, principals, tokens
+from airavata_scheduler.models import history
 from airavata_scheduler.models.database import execute
 from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from airavata_scheduler.models.ids import is_id
@@ -190,6 +191,12 @@ def session_id() -> str:
         code="session_superseded",
         hint="Only one process may use an agent's state folder; this one must end.",
     )
+
+
+def note(event: str, began: float, **fields: Any) -> None:
+    """Note in the history what was committed for the calling agent since `began`."""
+    session = request.headers.get(SESSION_HEADER, "")
+    history.note(event, began=began, agent=caller().id, session=session, **fields)
 
 
 def _expired() -> Unauthenticated:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from airavata_scheduler.functions import agent_identity
 from airavata_scheduler.functions.shapes import Body
+from airavata_scheduler.models import history
 from airavata_scheduler.models.database import execute
 from airavata_scheduler.models.errors import BadInput, Conflict, NotFound
 from airavata_scheduler.models.ids import is_id
@@ -92,6 +93,7 @@ def held(text: str) -> HeldLease:
     if (attempt, lease_id) != (lease.attempt, lease.lease_id):
         raise _superseded()
     _refuse_ended(TaskState(state))
+    history.note("reached", agent=agent_id, lease=text)
     experiment_id, node_id, idx, generation, project_id, storage_id = hangs_on
     return HeldLease(
         lease=lease,

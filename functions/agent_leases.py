@@ -18,7 +18,7 @@ from airavata_scheduler.functions.agent_lease_access import (
 from airavata_scheduler.functions.agent_sessions import POLL_CEILING_S, fleet_size
 from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.functions.agent_specs import lease_document, spec_documents
-from airavata_scheduler.models import epoch, leases, sessions
+from airavata_scheduler.models import epoch, history, leases, sessions
 from airavata_scheduler.models.database import database, execute
 from airavata_scheduler.models.errors import NotFound
 from airavata_scheduler.models.lease_records import Claimed, Free, LeaseName
@@ -118,6 +118,7 @@ def claim_answer(body: ClaimBody, *, wait_s: float) -> dict[str, Any]:
 
 def _look(session_id: str, body: ClaimBody) -> tuple[Claimed, bool]:
     if body.max > 0:
+        began = history.now()
         claimed = leases.claim(
             session_id=session_id,
             claim_id=body.claim_id,
@@ -125,6 +126,12 @@ def _look(session_id: str, body: ClaimBody) -> tuple[Claimed, bool]:
             max_tasks=min(body.max, MAX_LEASES),
             free=body.free.clipped(),
         )
+        if claimed.grants:
+            granted = [str(grant.lease) for grant in claimed.grants]
+            closed = [str(grant.lease) for grant in claimed.grants if not grant.gate_open]
+            agent_identity.note(
+                "claimed", began, claim=body.claim_id, leases=granted, closed=closed
+            )
     else:
         sessions.current(session_id)  # raises for a session that has ended
         claimed = Claimed()
@@ -167,9 +174,11 @@ def start(body: LeasesBody) -> dict[str, Any]:
     """
     session_id = agent_identity.session_id()
     named = _named(body.leases)
+    began = history.now()
     started = leases.start(session_id, list(named.values()))
-    announce(started.wakeups)
     verdicts = dict(zip(named, started.verdicts, strict=True))
+    agent_identity.note("gate", began, verdicts=verdicts)
+    announce(started.wakeups)
     passed = [named[text] for text, verdict in verdicts.items() if verdict == "ok"]
     inputs = inputs_of(passed)
     items = []
@@ -190,9 +199,11 @@ def start(body: LeasesBody) -> dict[str, Any]:
 def release(body: ReleaseBody) -> dict[str, Any]:
     """Give back unstarted work; it costs no attempt."""
     named = _named(body.leases)
+    began = history.now()
     released = leases.release(agent_identity.session_id(), list(named.values()), body.reason)
-    announce(released.wakeups)
     verdicts: dict[str, str] = dict(zip(named, released.verdicts, strict=True))
+    agent_identity.note("released", began, verdicts=verdicts)
+    announce(released.wakeups)
     items = [{"lease": text, "verdict": verdicts.get(text, "gone")} for text in body.leases]
     return {"items": items}
 

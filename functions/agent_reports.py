@@ -17,7 +17,7 @@ from airavata_scheduler.functions.agent_bodies import lenient_document
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
 from airavata_scheduler.functions.agent_leases import ClaimBody, claim_answer
 from airavata_scheduler.functions.agent_shedding import sheds
-from airavata_scheduler.models import epoch, leases
+from airavata_scheduler.models import epoch, history, leases
 from airavata_scheduler.models.errors import AiravataError
 from airavata_scheduler.models.lease_records import (
     InlineLog,
@@ -101,7 +101,9 @@ def reports() -> dict[str, Any]:
     session_id = agent_identity.session_id()
     read = [_read(item) for item in body.items]
     good = [one for one in read if isinstance(one, Report)]
+    began = history.now()
     reported = leases.report(session_id, good)
+    _witness(began, good, reported.verdicts)
     announce(reported.wakeups)
     verdicts = iter(reported.verdicts)
     items = []
@@ -110,6 +112,14 @@ def reports() -> dict[str, Any]:
         lease = said.get("lease") if isinstance(said, dict) else None
         items.append(_document(lease, verdict))
     return {"items": items, "epoch": epoch.current(), "claim": _claim(body.claim)}
+
+
+def _witness(began: float, reports: list[Report], verdicts: list[ReportVerdict]) -> None:
+    judged = [
+        [str(one.lease), verdict.verdict, one.outcome]
+        for one, verdict in zip(reports, verdicts, strict=True)
+    ]
+    agent_identity.note("judged", began, items=judged)
 
 
 def _document(lease: Any, verdict: ReportVerdict) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pydantic import Field
 from airavata_scheduler.functions import agent_identity, tokens
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
 from airavata_scheduler.functions.agent_shedding import sheds
-from airavata_scheduler.models import epoch, sessions
+from airavata_scheduler.models import epoch, history, sessions
 from airavata_scheduler.models.database import execute, now_ms
 from airavata_scheduler.models.lease_records import LeaseName, Mark, Phase
 from airavata_scheduler.queue.announce import announce
@@ -94,6 +94,7 @@ def open_session(body: SessionBody) -> dict[str, Any]:
     """Start a session; an older one of the same agent is superseded."""
     agent = agent_identity.caller()
     held, malformed = _held(body.leases)
+    began = history.now()
     opened = sessions.open_session(
         agent_id=agent.id,
         boot_id=body.boot_id,
@@ -111,6 +112,8 @@ def open_session(body: SessionBody) -> dict[str, Any]:
         {"lease": str(lease), "verdict": verdict}
         for (lease, _), verdict in zip(held, opened.verdicts, strict=True)
     ]
+    told = {item["lease"]: item["verdict"] for item in verdicts}
+    history.note("session", began=began, agent=agent.id, session=opened.session_id, verdicts=told)
     return {
         "session_id": opened.session_id,
         "epoch": epoch.current(),
@@ -127,6 +130,7 @@ def heartbeat(body: HeartbeatBody) -> dict[str, Any]:
     """Extend the session, take in phases, and answer what the agent must change."""
     agent = agent_identity.caller()
     full, malformed = _held(body.full or [])
+    began = history.now()
     beat = sessions.heartbeat(
         session_id=agent_identity.session_id(),
         seq=body.seq,
@@ -137,6 +141,8 @@ def heartbeat(body: HeartbeatBody) -> dict[str, Any]:
         mode=_mode(body.mode),
         free={**(body.free or {}), "disk": body.disk, "spool": body.spool},
     )
+    told = {str(lease): verdict for lease, verdict in beat.verdicts}
+    agent_identity.note("heartbeat", began, verdicts=told)
     announce(beat.wakeups)
     now_epoch, now = epoch.current(), now_ms()
     compute, timers = _compute(agent.compute_id)

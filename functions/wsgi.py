@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from airavata_scheduler.functions import request_log
 from airavata_scheduler.functions.app import GROUPS, create_app
-from airavata_scheduler.models import database, migrations
+from airavata_scheduler.models import database, history, migrations
 from airavata_scheduler.models.configuration import Configuration
 
 configuration = Configuration.read()
 request_log.configure(configuration.log_level)
+history.keep(configuration.history_dir, "api")
 database.connect(configuration.database_url)
 with database.connected():
     migrations.check()

@@ -60,6 +60,7 @@ class Configuration:
     public_url: str
     redis_url: str
     storage_path: Path
+    history_dir: Path | None
     trusted_proxies: int
     tls_cert_file: Path | None
     tls_key_file: Path | None

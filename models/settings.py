@@ -179,6 +179,12 @@ SETTINGS: tuple[Setting, ...] = (
         "Folder of the default storage resource, shared by all replicas: artifacts, logs, blobs.",
     ),
     _setting(
+        "HISTORY_DIR",
+        path,
+        "",
+        "Folder for the histories that campaigns check (docs/proof.md); empty: none is kept.",
+    ),
+    _setting(
         "TRUSTED_PROXIES",
         integer(0, 10),
         "0",

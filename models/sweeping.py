@@ -8,9 +8,9 @@ silence may have been ours.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from airavata_scheduler.models import attempts, epoch, stats
+from airavata_scheduler.models import attempts, epoch, history, stats
 from airavata_scheduler.models.database import change, execute, marks, now_ms, retried, transaction
 from airavata_scheduler.models.report_rules import lost
 from airavata_scheduler.models.settling import Settlement, settle
@@ -64,6 +64,7 @@ def expire_offers(*, offer_ack_s: float = 60.0, limit: int = 1000) -> Wakeups:
 
 @retried
 def _lapse(task_ids: list[str]) -> Wakeups:
+    began = history.now()
     with transaction():
         rows = lock_tasks(task_ids).values()
         now = now_ms()
@@ -72,7 +73,13 @@ def _lapse(task_ids: list[str]) -> Wakeups:
             for row in rows
             if row.state is TaskState.LEASED and not row.gate_open and row.started_at is None
         ]
-        return settle(lapsed, now)
+        wakeups = settle(lapsed, now)
+    history.note("lapsed", began=began, leases=_names(s.row for s in lapsed))
+    return wakeups
+
+
+def _names(rows: Iterable[TaskRow]) -> list[str]:
+    return [f"{row.id}.{row.attempt}.{row.lease_id}" for row in rows]
 
 
 def _lapsed(row: TaskRow) -> Settlement:
@@ -114,6 +121,7 @@ def expire_session(
 
     Returns how many tasks were requeued. A session that spoke meanwhile is left alone.
     """
+    began = history.now()
     with transaction():
         found = execute(
             f"SELECT heartbeat_at FROM agent_sessions WHERE id = %s{for_update()}",
@@ -139,7 +147,16 @@ def expire_session(
         silent_s = (now - found[0][0]) // 1000
         said = ("agent_expired", f"no word from the agent for {silent_s} s")
         settlements = end_unreported(rows, Outcome.EXPIRED, said, now, keep_lease=True)
-        return len(rows), settle(settlements, now)
+        wakeups = settle(settlements, now)
+    history.note(
+        "expired",
+        began=began,
+        session=session_id,
+        after_s=after_ms / 1000,
+        silent_s=silent_s,
+        leases=_names(rows),
+    )
+    return len(rows), wakeups
 
 
 def end_unreported(

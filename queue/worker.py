@@ -16,7 +16,7 @@ from types import FrameType
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from airavata_scheduler.models import database
+from airavata_scheduler.models import database, history
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.queue import connection, jobs
 from airavata_scheduler.queue.enqueue import QUEUES
@@ -49,6 +49,7 @@ def work(configuration: Configuration) -> None:
     """
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     connection.configure(configuration.redis_url)
+    history.keep(configuration.history_dir, "queue")
     database.connect(configuration.database_url, max_connections=2)
     jobs.configure(configuration)
     threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
