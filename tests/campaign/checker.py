@@ -70,6 +70,8 @@ class Facts:
                         )
                     )
         self.finals: dict[str, Event] = {event["task"]: event for event in record.of("final")}
+        self.experiments = Counter(final.get("experiment") for final in self.finals.values())
+        self.cancelled = {event.get("experiment") for event in record.of("cancelled")}
         self.failovers = [event["t"] for event in record.of("failover") if event["lost"]]
 
     def forgot(self, since: float, until: float) -> bool:
@@ -249,6 +251,10 @@ def lost_task(facts: Facts) -> Iterator[str]:
         for task in event["tasks"]:
             if task not in facts.finals:
                 yield task
+        if "count" in event and event["experiment"] not in facts.cancelled:
+            found = facts.experiments[event["experiment"]]
+            if found != event["count"]:
+                yield f"{event['count'] - found} of experiment {event['experiment']}"
 
 
 @rule("I5")
@@ -276,7 +282,7 @@ def cancel_ignored(facts: Facts) -> Iterator[str]:
             if final is None or final["state"] in ("CANCELLED", "SKIPPED"):
                 continue
             ends = [one for one in facts.accepted[task] if one.lease == final["lease"]]
-            if not facts.failovers and (not ends or ends[0].began > event["t"]):
+            if ends and ends[0].began > event["t"] and not facts.failovers:
                 yield f"{task} is {final['state']}"
 
 
