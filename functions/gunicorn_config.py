@@ -15,7 +15,7 @@ from airavata_scheduler.functions import streams
 _PR_SET_PDEATHSIG = 1
 
 
-def post_worker_init(_worker: Any) -> None:
+def post_worker_init(worker: Any) -> None:
     """A worker is ready: let SIGTERM end its open streams and long polls first.
 
     Gunicorn waits for open answers before it stops, and has no hook for the moment at which that
@@ -30,10 +30,10 @@ def post_worker_init(_worker: Any) -> None:
 
     signal.signal(signal.SIGTERM, end_streams)
     signal.siginterrupt(signal.SIGTERM, False)  # as gunicorn has it: system calls go on
-    _end_with_the_arbiter()
+    _end_with_the_arbiter(worker.ppid)
 
 
-def _end_with_the_arbiter() -> None:
+def _end_with_the_arbiter(arbiter: int) -> None:
     """Let the kernel send SIGTERM to this worker when its arbiter is killed.
 
     Gunicorn notices that as well, but goes on for 30 s while clients keep their connections; so
@@ -41,10 +41,9 @@ def _end_with_the_arbiter() -> None:
     """
     if sys.platform != "linux":
         return
-    arbiter = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != arbiter:  # it died in between
+    if os.getppid() != arbiter:  # it died while we loaded the application
         signal.raise_signal(signal.SIGTERM)
 
 

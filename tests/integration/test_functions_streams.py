@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -33,7 +34,7 @@ from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import User
 from airavata_scheduler.queue import connection
 from tests.api import NO_REDIS, SECRET, configuration, refill
-from tests.servers.programs import free_port
+from tests.servers.programs import free_port, listens
 from tests.servers.spicedb import SpiceDBTesting
 from tests.waiting import wait_until
 from tests.work import Site, sweep
@@ -251,6 +252,34 @@ def test_a_stopping_server_ends_its_streams(server: Server) -> None:
     assert listener.closed.wait(15)
     assert "end" not in listener.kinds()
     assert server.process.wait(timeout=15) == 0
+
+
+def test_a_worker_that_loses_its_arbiter_while_it_loads_ends(server: Server) -> None:
+    """It frees the port at once, although somebody watches: the next server needs it."""
+    identity = server.submit(sweep())
+    token = server.headers["Authorization"]
+    asked = f"GET /api/v1/experiments/{identity}/events HTTP/1.1\r\nHost: a\r\n"
+    arbiter = psutil.Process(server.process.pid)
+    before = server.worker()
+    before.kill()
+    young = wait_until(
+        lambda: next((child for child in arbiter.children() if child != before), None),
+        message="another worker",
+    )
+
+    with socket.create_connection(("127.0.0.1", server.port)) as watcher:
+        watcher.sendall(f"{asked}Authorization: {token}\r\n\r\n".encode())
+        arbiter.kill()
+        wait_until(lambda: not _runs(young), timeout_s=15.0, message="the orphan to end")
+
+    assert not listens(server.port)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_file_larger_than_memory_allows(server: Server) -> None:
