@@ -6,7 +6,7 @@ application.
 
 from __future__ import annotations
 
-from airavata_scheduler.functions import request_log
+from airavata_scheduler.functions import reachability, request_log
 from airavata_scheduler.functions.app import GROUPS, create_app
 from airavata_scheduler.models import database, history, migrations
 from airavata_scheduler.models.configuration import Configuration
@@ -17,6 +17,8 @@ history.keep(configuration.history_dir, "api")
 database.connect(configuration.database_url)
 with database.connected():
     migrations.check()
+if "agent" in configuration.api_groups:
+    reachability.say_so()
 application = create_app(
     configuration, [group for group in GROUPS if group in configuration.api_groups]
 )

@@ -6,8 +6,9 @@ identifier and timeline; MySQL: `server_uuid`; MariaDB: `server_uid`) and with a
 SQLite and an old MariaDB have no identity: a value in the database stands in, and after a restore
 the operator must `bump`. Agents then send all they hold, and report again what was acknowledged.
 
-The sweeper calls `tick` every five seconds. If its own last tick is older than 30 s, or the epoch
-changed, nothing expires for the grace period: an outage of ours is not the agents' silence.
+The sweeper calls `tick` every five seconds, and each process that serves agents says as often that
+it is `reachable`. If the newest of either is older than 30 s, or the epoch changed, nothing expires
+for the grace period: an outage of ours is not the agents' silence.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ EPOCH_LENGTH = 12
 
 _INCARNATION, _COUNTER, _REASON = "incarnation", "epoch_counter", "epoch_reason"
 _TICK, _GRACE, _IDENTITY = "sweep_tick", "grace_until", "identity"
+_REACHABLE = "agents_api_tick"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,23 +107,31 @@ def tick(*, grace_s: float = OUTAGE_GRACE_S) -> bool:
     """Note that the sweeper lives; whether a grace period began with this tick.
 
     It begins when the last tick is older than 30 s (we were down: agents could not reach us), when
-    the server's identity changed, and not with the very first tick of an empty deployment.
+    the agents' API has not been there for as long, when the server's identity changed, and not with
+    the very first tick of an empty deployment. It goes on until `grace_s` after all is well again.
     """
     with transaction():
         incarnation = _incarnation()
         known, last = deployment.read(_INCARNATION), deployment.read(_TICK)
         now = now_ms()
-        stale = _is_stale(last, now)
+        stale = _is_stale(last, now) or _is_stale(deployment.read(_REACHABLE), now)
         changed = known is not None and known != incarnation
         if known != incarnation:
             deployment.write(_INCARNATION, incarnation)
         if changed:
             deployment.write(BEGAN, "the server's identity changed")
+        began = (stale or changed) and now >= int(deployment.read(_GRACE) or 0)
         if stale or changed:
             _begin_grace(grace_s)
         deployment.write(_TICK, str(now))
     _read()
-    return stale or changed
+    return began
+
+
+@retried
+def reachable() -> None:
+    """Note that agents can reach the API; each process that serves them says so every 5 s."""
+    deployment.write(_REACHABLE, str(now_ms()))
 
 
 def _begin_grace(grace_s: float) -> None:
@@ -133,14 +143,15 @@ def in_grace() -> bool:
 
     The second half matters to whoever sweeps before the first tick after an outage.
     """
-    names = (_TICK, _GRACE, _INCARNATION)
+    names = (_TICK, _REACHABLE, _GRACE, _INCARNATION)
     rows = dict(
         execute(f"SELECT name, value FROM deployment WHERE name IN ({marks(names)})", names)
     )
     now = now_ms()
     if now < int(rows.get(_GRACE, 0)):
         return True
-    return _is_stale(rows.get(_TICK), now) or rows.get(_INCARNATION) not in (None, _incarnation())
+    away = _is_stale(rows.get(_TICK), now) or _is_stale(rows.get(_REACHABLE), now)
+    return away or rows.get(_INCARNATION) not in (None, _incarnation())
 
 
 def _is_stale(last_tick: str | None, now: int) -> bool:

@@ -87,7 +87,9 @@ def sweep() -> None:
         if not cron.take(cron.SWEEP):
             return
         if epoch.tick(grace_s=_timers.outage_grace_s):
-            _log.warning("sweep: an outage of ours ended; nothing expires for a while")
+            _log.warning(
+                "sweep: agents could not reach us; nothing expires until some time after that ended"
+            )
         wakeups = Wakeups()
         wakeups.merge(leases.expire_offers(offer_ack_s=_timers.offer_ack_s, limit=SWEEP_PART))
         wakeups.merge(

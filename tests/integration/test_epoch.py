@@ -73,6 +73,26 @@ def test_a_late_tick_begins_the_grace(fresh_database: str) -> None:
     assert not epoch.in_grace()
 
 
+def test_an_api_that_is_away_is_our_outage(fresh_database: str) -> None:
+    """The sweeper lives, but agents could tell nobody that they do: grace until 300 s after it."""
+    epoch.tick()
+    epoch.reachable()
+    assert not epoch.tick()
+    assert not epoch.in_grace()
+    deployment.write("agents_api_tick", str(db.now_ms() - 31_000))
+    assert epoch.in_grace()
+
+    assert epoch.tick()
+    first = int(deployment.read("grace_until") or 0)
+    assert not epoch.tick()  # it began once, and goes on
+    assert int(deployment.read("grace_until") or 0) >= first
+
+    epoch.reachable()
+    deployment.write("grace_until", str(db.now_ms() - 1))
+    assert not epoch.in_grace()
+    assert not epoch.tick()
+
+
 def test_a_tick_in_time_begins_no_grace(fresh_database: str) -> None:
     """29 s are within the bound."""
     epoch.tick()
