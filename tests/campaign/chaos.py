@@ -57,7 +57,7 @@ WEIGHTS: tuple[tuple[str, tuple[str, ...], int], ...] = (
     ("restart", _AGENTS, 5),
 )
 _FREEZE_S = (0.1, 3.0)
-_LONG_FREEZE_S = (28.0, 32.0)  # longer than REQUEUE_AFTER: its tasks go to another agent
+_LONG_FREEZE_S = (48.0, 52.0)  # longer than REQUEUE_AFTER: its tasks go to another agent
 
 
 def plan(seed: int, count: int, parts: set[str], pause_s: float) -> list[Strike]:

@@ -41,7 +41,7 @@ PROJECT = "campaign"
 TIMERS = {
     "HEARTBEAT": "2s",
     "SUSPECT_AFTER": "6s",
-    "REQUEUE_AFTER": "25s",
+    "REQUEUE_AFTER": "45s",
     "OFFER_ACK": "10s",
     "OUTAGE_GRACE": "30s",
 }
@@ -159,8 +159,8 @@ class Site:
 
     def client(self) -> Client:
         """The SDK as the campaign's user, patient with outages."""
-        environ = {"HOME": str(self.folder), "AIRAVATA_CONFIG_DIR": str(self.folder / "profile")}
-        return Client(self.deployment.url, project=PROJECT, environ=environ, away_for_s=600.0)
+        environ = {"HOME": str(self.deployment.folder)}
+        return Client(project=PROJECT, environ=environ, away_for_s=600.0)
 
     def agent_home(self, name: str) -> Path:
         """The state folder of an agent."""
@@ -215,7 +215,8 @@ def site(folder: Path, database: Database, **settings: str) -> Iterator[Site]:
                 **settings,
             },
         )
-        stack.callback(end_processes_in, folder)
+        for inside in ("deployment", "agents"):
+            stack.callback(end_processes_in, folder / inside)
         stack.callback(deployment.end_all)
         parts["api"] = OurPart(deployment, "server", deployment.environment)
         parts["daemon"] = OurPart(deployment, "daemon", deployment.environment)
