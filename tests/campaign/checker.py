@@ -116,8 +116,10 @@ def check(record: Record) -> list[Fault]:
 
 
 def reruns(record: Record) -> int:
-    """How often a payload was started again for a task that a payload had been started for."""
-    return len(record.starts) - len({task_of(lease) for lease in record.starts})
+    """How often a payload was started again although the one before had not failed by itself."""
+    failures = {final["task"]: final.get("failures", 0) for final in record.of("final")}
+    starts = Counter(task_of(lease) for lease in record.starts)
+    return sum(max(0, n - max(1, failures.get(task, 0))) for task, n in starts.items())
 
 
 @rule("I1")

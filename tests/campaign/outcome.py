@@ -19,7 +19,9 @@ WHERE (t.state = 1 AND t.available_at IS NULL)
    OR (t.state IN (2, 3, 4) AND (s.id IS NULL OR (s.ended_at IS NOT NULL
        AND s.end_reason <> 'stopped' AND s.end_reason <> 'drained')))
 """
-_TASKS = "SELECT id, experiment_id, state, attempt, lease_id, reason FROM tasks ORDER BY id"
+_TASKS = (
+    "SELECT id, experiment_id, state, attempt, lease_id, failures, reason FROM tasks ORDER BY id"
+)
 _PUBLISHED = "SELECT task_id, attempt, lease_id FROM artifacts WHERE state = 'published'"
 
 
@@ -50,7 +52,7 @@ def note_all(note: Notes, with_outputs: set[str]) -> Outcome:
         published: Mapping[str, list[str]] = defaultdict(list)
         for task, attempt, lease_id in execute(_PUBLISHED):
             published[str(task)].append(f"{task}.{attempt}.{lease_id}")
-        for task, experiment, state, attempt, lease_id, reason in execute(_TASKS):
+        for task, experiment, state, attempt, lease_id, failures, reason in execute(_TASKS):
             name = TaskState(state).name
             outcome.states[name] += 1
             if name == "FAILED":
@@ -61,6 +63,7 @@ def note_all(note: Notes, with_outputs: set[str]) -> Outcome:
                 experiment=str(experiment),
                 state=name,
                 lease=f"{task}.{attempt}.{lease_id}" if lease_id else None,
+                failures=failures,
                 reason=reason,
                 outputs=str(experiment) in with_outputs,
                 published=published.get(str(task), []),

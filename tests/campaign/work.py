@@ -7,6 +7,7 @@ asking us.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from pathlib import Path
 from airavata_scheduler.client.api import Client
 from tests.campaign.notes import Notes
 from tests.campaign.site import PROJECT, Site
+from tests.waiting import wait_until
 
 # Shares of a campaign's tasks, in per cent.
 KINDS = {"shell": 24, "output": 12, "failing": 8, "long": 6, "cancelled": 10, "call": 40}
@@ -62,6 +64,10 @@ def square(number, ledger):
 """
 
 
+_CANCEL_BEHIND = 1  # so many experiments wait for their cancel while others are submitted
+_BEGINS_WITHIN_S = 600.0
+
+
 @dataclass(kw_only=True)
 class Submitted:
     """What was accepted: experiments by their id, calls by theirs with the number to square."""
@@ -85,6 +91,7 @@ class Work:
         self._note = Notes(site.histories, "work")
         self.submitted = Submitted()
         self.failures: list[str] = []
+        self._to_cancel: deque[str] = deque()
         self._orders = self._plan(tasks)
 
     def run(self) -> None:
@@ -101,6 +108,10 @@ class Work:
             )
             for order in self._orders:
                 order(client)
+                if len(self._to_cancel) > _CANCEL_BEHIND:
+                    self._cancel(client, self._to_cancel.popleft())
+            while self._to_cancel:
+                self._cancel(client, self._to_cancel.popleft())
 
     def _plan(self, tasks: int) -> list[Callable[[Client], None]]:
         orders: list[Callable[[Client], None]] = []
@@ -132,7 +143,7 @@ class Work:
         self._note("submitted", tasks=[], experiment=made.id, count=count)
         self.submitted.experiments[made.id] = (kind, count)
         if kind == "cancelled":
-            self._cancel(client, made.id)
+            self._to_cancel.append(made.id)
 
     def _file(self, kind: str, name: str, count: int) -> Path:
         deed, end = DEEDS[kind]
@@ -149,7 +160,12 @@ class Work:
         return path
 
     def _cancel(self, client: Client, experiment: str) -> None:
-        """Cancel single tasks, then the rest, while some of them run."""
+        """Cancel single tasks, then the rest, once some of them run."""
+        wait_until(
+            lambda: _has_begun(client, experiment),
+            timeout_s=_BEGINS_WITHIN_S,
+            message=f"a task of {experiment} to begin",
+        )
         tasks = [str(task.id) for task in client.experiments.tasks(experiment, limit=20)]
         for task in self._dice.sample(tasks, min(3, len(tasks))):
             client.tasks.cancel(task)
@@ -158,3 +174,8 @@ class Work:
         known = [str(task.id) for task in client.experiments.tasks(experiment)]
         self._note("cancelled", tasks=known, experiment=experiment)
         self.submitted.cancelled.add(experiment)
+
+
+def _has_begun(client: Client, experiment: str) -> bool:
+    counts = client.experiments.progress(experiment).counts
+    return any(counts.get(name) for name in ("running", "finalizing", "completed", "failed"))
