@@ -266,6 +266,7 @@ def test_a_worker_that_loses_its_arbiter_while_it_loads_ends(server: Server) -> 
         lambda: next((child for child in arbiter.children() if child != before), None),
         message="another worker",
     )
+    assert young is not None
 
     with socket.create_connection(("127.0.0.1", server.port)) as watcher:
         watcher.sendall(f"{asked}Authorization: {token}\r\n\r\n".encode())
