@@ -11,10 +11,9 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
-from airavata_scheduler.backends import relay
+from airavata_scheduler.backends import relay, spicedb_schema
 from airavata_scheduler.backends.relay import Marks, ProjectionMissing, mark
 from airavata_scheduler.backends.spicedb import Fence, Fenced, SpiceDB, spicedb
 from airavata_scheduler.models import deployment, outbox, relations
@@ -36,11 +35,6 @@ class Repaired:
 
     missing: int
     extra: int
-
-
-def schema_text() -> str:
-    """The schema of this version of the scheduler."""
-    return (Path(__file__).parent / "spicedb_schema.zed").read_text(encoding="utf-8")
 
 
 def ensure() -> bool:
@@ -75,7 +69,7 @@ def rebuild(
     marks = relay.read_marks(database)
     if not take_over and marks.deployment not in (None, relay.deployment_id()):
         relay.check_marks(marks)
-    database.write_schema(schema_text())
+    database.write_schema(spicedb_schema.text())
     projection = relay.new_projection()
     try:
         count = _fill(database, marks, projection, progress)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from airavata_scheduler.backends import spicedb_schema
 from airavata_scheduler.backends.spicedb import (
     Fence,
     Fenced,
@@ -103,13 +104,18 @@ def deployment_id() -> str:
 
 
 def projection_id() -> str | None:
-    """The mark of the filling of SpiceDB that belongs to this database; None before the first."""
-    return deployment.read(_PROJECTION)
+    """The mark of the filling of SpiceDB that belongs to this database and to this schema.
+
+    None before the first, and where a release with another schema filled it: by its rules nobody
+    may be let in, so it is filled again.
+    """
+    name = deployment.read(_PROJECTION)
+    return name if name is not None and name.endswith(f"/{spicedb_schema.digest()}") else None
 
 
 def new_projection() -> str:
     """A new mark, noted in the database before SpiceDB has it: until then every check fails."""
-    name = f"{deployment_id()}/{new_id()}"
+    name = f"{deployment_id()}/{new_id()}/{spicedb_schema.digest()}"
     note_projection(name)
     return name
 
@@ -174,7 +180,8 @@ def check_marks(marks: Marks) -> int:
             "airavata-scheduler authz rebuild --take-over",
             retry_after_s=30.0,
         )
-    if marks.position is None or marks.projection != projection_id():
+    ours = projection_id()
+    if marks.position is None or ours is None or marks.projection != ours:
         raise missing()
     # Behind what we noted: SpiceDB was restored. Ahead of what we ever intended: the database was,
     # and what was revoked or never granted by its rows may still stand in SpiceDB.

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from airavata_scheduler.backends import projection, relay
+from airavata_scheduler.backends import projection, relay, spicedb_schema
 from airavata_scheduler.backends import spicedb as spicedb_client
 from airavata_scheduler.backends.relay import mark
 from airavata_scheduler.backends.spicedb import Fenced, spicedb
@@ -200,6 +200,34 @@ def test_a_position_that_lies_behind(api: Api) -> None:
     with pytest.raises(relay.ProjectionMissing):
         relay.check_marks(relay.read_marks(spicedb()))
     projection.ensure()
+    assert ada.get(f"/projects/{project}").status_code == 200
+
+
+def released(monkeypatch: pytest.MonkeyPatch, *changes: tuple[str, str]) -> None:
+    """From here on this process is a release whose schema has the texts `after` for `before`."""
+    text = spicedb_schema.text()
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    monkeypatch.setattr(spicedb_schema, "text", lambda: text)
+
+
+def test_a_release_with_another_schema(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lets nobody in by the old, wider rule; the daemon brings the new one by itself, once."""
+    ada, bob = api.user("ada"), api.user("bob")
+    project = api.project(ada, "spine", viewer=bob)["id"]
+    assert bob.get(f"/projects/{project}").status_code == 200
+
+    released(monkeypatch, ("view + system->administer", "administration + system->administer"))
+    refused = [problem(who.get(f"/projects/{project}")) for who in (ada, bob)]
+    leave_project(new_id(), ada.id)
+    with pytest.raises(relay.ProjectionMissing):
+        relay.relay()
+    filled = [projection.ensure(), projection.ensure()]
+
+    assert refused == [REBUILDING] * 2
+    assert filled == [True, False]
+    assert bob.get(f"/projects/{project}").status_code == 404
     assert ada.get(f"/projects/{project}").status_code == 200
 
 
