@@ -17,6 +17,7 @@ from typing import Final
 
 from airavata_scheduler.backends import spicedb_schema
 from airavata_scheduler.backends.spicedb import (
+    CHECK_TIMEOUT_S,
     Fence,
     Fenced,
     PermissionsUnavailable,
@@ -158,7 +159,7 @@ def read_marks(database: SpiceDB) -> Marks:
     try:
         found = {
             relationship.relation: relationship.subject_id
-            for relationship in database.relationships(*RELAY)
+            for relationship in database.relationships(*RELAY, timeout_s=CHECK_TIMEOUT_S)
         }
     except StoreForeign:
         found = {}

@@ -21,7 +21,7 @@ from airavata_scheduler.backends.spicedb import Fenced, spicedb
 from airavata_scheduler.commands import authz
 from airavata_scheduler.functions import grants
 from airavata_scheduler.functions.route_table import ROUTES
-from airavata_scheduler.models import outbox
+from airavata_scheduler.models import database, outbox
 from airavata_scheduler.models.database import change, execute, now_ms
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.relations import Relationship
@@ -420,6 +420,27 @@ def test_a_frozen_spicedb_holds_few_threads(make_api: MakeApi, server: SpiceDB) 
     assert 1 <= len(waited) <= 3, (len(answers), waited)
     assert max(waited) < spicedb_client.CHECK_TIMEOUT_S + SLACK_S
     wait_until(lambda: ada.get(path).status_code == 200)
+
+
+def test_spicedb_hangs_just_after_it_allowed(make_api: MakeApi, server: SpiceDB) -> None:
+    """The request then reads the relay's marks: no longer than a check may take either."""
+    api = make_api(**server.settings)
+    api.project(api.user("ada"), "spine")
+
+    def marks() -> object:
+        with database.connected():
+            return relay.read_marks(spicedb())
+
+    server.freeze()
+    wait_until(lambda: not server.answers())
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(marks)
+        try:
+            failed = asked.exception(spicedb_client.CHECK_TIMEOUT_S + SLACK_S)
+        finally:
+            server.thaw()
+
+    assert isinstance(failed, spicedb_client.PermissionsUnavailable)
 
 
 class Walk:
