@@ -139,7 +139,7 @@ def _differences(database: SpiceDB, kind: str) -> tuple[list[Relationship], list
     there = set(database.relationships(kind))
     wanted = set(relations.every(kind))
     suspects = (there ^ wanted) - _recent_keys()
-    true = relations.true_among(key for key in suspects if relations.is_known(key))
+    true = relations.true_among(suspects)
     absent = sorted(key for key in suspects & true if key not in there)
     surplus = sorted(key for key in suspects - true if key in there)
     return absent, surplus

@@ -246,13 +246,24 @@ def _relay_batch(before_mark: Callable[[], None]) -> int:
     entries = _bounded(outbox.waiting(BATCH_ENTRIES))
     if not entries:
         return 0
-    keys = {key for entry in entries for key in entry.keys}
-    true = relations.true_among(keys)
-    here, next_one = mark("position", str(position)), mark("position", str(position + 1))
-    token = database.write([*true, next_one], [*(keys - true), here], [Fence(relationship=here)])
+    token = _write(database, {key for entry in entries for key in entry.keys}, position)
     before_mark()
     outbox.relayed(entries, token=token, position=position + 1)
     return len(entries)
+
+
+def _write(database: SpiceDB, keys: set[Relationship], position: int) -> str:
+    """Bring `keys` to what the rows say, and the position on by one; the ZedToken."""
+    true = relations.true_among(keys)
+    here, next_one = mark("position", str(position)), mark("position", str(position + 1))
+    touch, fence = [*true, next_one], Fence(relationship=here)
+    try:
+        return database.write(touch, [*(keys - true), here], [fence])
+    except StoreForeign:
+        # Another release's entry may name a relation that the schema no longer has: then no such
+        # relationship is there either. Should the schema be lost altogether, this fails as well.
+        known = {key for key in keys if relations.is_known(key)}
+        return database.write(touch, [*(known - true), here], [fence])
 
 
 def _bounded(entries: list[Entry]) -> list[Entry]:

@@ -304,6 +304,31 @@ def test_what_was_written_by_hand_is_found(
     assert ada.get(f"/projects/{project}").status_code == 200
 
 
+def test_a_relation_that_no_row_makes_is_found_too(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schema has it, nothing of ours writes it: somebody did by hand, and it is taken away."""
+    ada, eve = api.user("ada"), api.user("eve")
+    project = api.project(ada, "spine")["id"]
+    released(
+        monkeypatch,
+        ("\trelation viewer: user |", "\trelation guest: user\n\trelation viewer: user |"),
+        ("participation + viewer", "participation + viewer + guest"),
+    )
+    projection.ensure()
+    odd = outbox.relationship(("project", project), "guest", ("user", eve.id))
+    spicedb().write([odd], [], [])
+    before = eve.get(f"/projects/{project}").status_code
+
+    repaired = projection.reconcile()
+
+    assert before == 200
+    assert (repaired.missing, repaired.extra) == (0, 1)
+    assert eve.get(f"/projects/{project}").status_code == 404
+    assert ada.get(f"/projects/{project}").status_code == 200
+    assert out_of_step() == set()
+
+
 def test_two_rebuilds_at_once(api: Api) -> None:
     """The second one takes over: the first one stops at its next write, and all is right."""
     ada = api.user("ada")
