@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final
 
 from airavata_scheduler.backends import relay, spicedb_schema
-from airavata_scheduler.backends.relay import Marks, ProjectionMissing, mark
+from airavata_scheduler.backends.relay import RELAY, Marks, ProjectionMissing, mark
 from airavata_scheduler.backends.spicedb import Fence, Fenced, SpiceDB, spicedb
 from airavata_scheduler.models import deployment, outbox, relations
 from airavata_scheduler.models.database import execute, now_ms, transaction
@@ -85,8 +85,11 @@ def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[
     deployment.write(_REBUILD, mine.subject_id)
     database.write([mine], [old for old in marks.relationships() if old != mine], marks.fences())
     fence = Fence(relationship=mine)
+    # Not the position as it was read: a relayer may have got on since then, and one that has that
+    # newer position in mind must be refused as well.
+    _clear(database, RELAY[0], fence, relation="position")
     for kind in relations.KINDS:
-        database.clear(kind, fence)
+        _clear(database, kind, fence)
     count = 0
     for batch in _batches(relations.every()):
         database.write(batch, [], [fence])
@@ -105,6 +108,11 @@ def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[
         relay.note_projection(projection)
         deployment.write(_REBUILD, "")
     return count
+
+
+def _clear(database: SpiceDB, kind: str, fence: Fence, *, relation: str = "") -> None:
+    while not database.clear_some(kind, fence, relation=relation):
+        pass
 
 
 def _batches(found: Iterable[Relationship]) -> Iterator[list[Relationship]]:

@@ -172,20 +172,22 @@ class SpiceDB:
         )
         return str(answer.written_at.token)
 
-    def clear(self, kind: str, fence: Fence) -> None:
-        """Delete every relationship of the objects of `kind`. Raises Fenced."""
+    def clear_some(self, kind: str, fence: Fence, *, relation: str = "") -> bool:
+        """Delete up to MAX_UPDATES relationships of the objects of `kind`; whether none is left.
+
+        With `relation` only those of that relation. Raises Fenced.
+        """
         request = DeleteRelationshipsRequest(
-            relationship_filter=RelationshipFilter(resource_type=kind),
+            relationship_filter=RelationshipFilter(resource_type=kind, optional_relation=relation),
             optional_preconditions=[_precondition(fence)],
             optional_limit=MAX_UPDATES,
             optional_allow_partial_deletions=True,
         )
+        answer = self._call(
+            lambda: self._client.DeleteRelationships(request, timeout=WRITE_TIMEOUT_S)
+        )
         complete = DeleteRelationshipsResponse.DELETION_PROGRESS_COMPLETE
-        progress = None
-        while progress != complete:
-            progress = self._call(
-                lambda: self._client.DeleteRelationships(request, timeout=WRITE_TIMEOUT_S)
-            ).deletion_progress
+        return bool(answer.deletion_progress == complete)
 
     def relationships(
         self, kind: str, object_id: str = "", *, timeout_s: float = READ_TIMEOUT_S

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from airavata_scheduler.backends import projection, relay, spicedb_schema
 from airavata_scheduler.backends import spicedb as spicedb_client
 from airavata_scheduler.backends.relay import mark
-from airavata_scheduler.backends.spicedb import Fenced, spicedb
+from airavata_scheduler.backends.spicedb import Fence, Fenced, spicedb
 from airavata_scheduler.commands import authz
 from airavata_scheduler.functions import grants
 from airavata_scheduler.functions.route_table import ROUTES
@@ -370,6 +370,32 @@ def test_a_rebuild_that_began_before_another_one_was_through(
 
     assert ada.get(f"/projects/{project}").status_code == 200
     assert out_of_step() == set()
+
+
+def test_a_relayer_that_got_on_after_a_rebuild_read_the_marks(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new position goes too: whoever has that one in mind is refused after the rebuild."""
+    ada = api.user("ada")
+    project = api.project(ada, "spine")["id"]
+    here = outbox.newest_position()
+    read_marks = relay.read_marks
+
+    def then_relay(database: spicedb_client.SpiceDB) -> relay.Marks:
+        monkeypatch.undo()
+        found = read_marks(database)
+        leave_project(new_id(), ada.id)
+        assert relay.relay() == 1
+        return found
+
+    monkeypatch.setattr(relay, "read_marks", then_relay)
+    projection.rebuild()
+
+    there = [key for key in spicedb().relationships(*relay.RELAY) if key.relation == "position"]
+    assert there == [mark("position", str(outbox.newest_position()))]
+    with pytest.raises(Fenced):
+        spicedb().write([], [], [Fence(relationship=mark("position", str(here + 1)))])
+    assert ada.get(f"/projects/{project}").status_code == 200
 
 
 def test_checks_fail_while_a_rebuild_runs(api: Api) -> None:
