@@ -111,8 +111,10 @@ def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[
 
 
 def _clear(database: SpiceDB, kind: str, fence: Fence, *, relation: str = "") -> None:
-    while not database.clear_some(kind, fence, relation=relation):
-        pass
+    done = False
+    while not done:
+        done = database.clear_some(kind, fence, relation=relation)
+        deployment.write(_REBUILD, fence.relationship.subject_id)
 
 
 def _batches(found: Iterable[Relationship]) -> Iterator[list[Relationship]]:

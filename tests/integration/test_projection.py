@@ -398,6 +398,29 @@ def test_a_relayer_that_got_on_after_a_rebuild_read_the_marks(
     assert ada.get(f"/projects/{project}").status_code == 200
 
 
+def test_a_rebuild_that_clears_for_long_is_alive(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are to take away: no other process thinks that it died, and takes over."""
+    ada = api.user("ada")
+    project = api.project(ada, "spine")["id"]
+    clear_some = spicedb().clear_some
+    cleared: list[str] = []
+
+    def slow(kind: str, *arguments: Any, **named: Any) -> bool:
+        with pytest.raises(relay.ProjectionMissing):
+            projection.ensure()
+        cleared.append(kind)
+        done = clear_some(kind, *arguments, **named)
+        change("UPDATE deployment SET at = at - %s", (projection.STALE_REBUILD_MS + 1,))
+        return done
+
+    monkeypatch.setattr(spicedb_client, "MAX_UPDATES", 1)
+    monkeypatch.setattr(spicedb(), "clear_some", slow)
+    projection.rebuild()
+
+    assert cleared.count("user") > 2
+    assert ada.get(f"/projects/{project}").status_code == 200
+
+
 def test_checks_fail_while_a_rebuild_runs(api: Api) -> None:
     """Neither 404 nor 200 from what is half there; a change then is in it afterwards."""
     ada, bob = api.user("ada"), api.user("bob")
