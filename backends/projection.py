@@ -99,10 +99,12 @@ def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[
     # Never a position that was there before: a relayer that still has it in mind must fail.
     position = max(outbox.newest_position() + 1, now_ms())
     outbox.intend(position)
+    # Before the mark that makes checks pass: who dies behind it must leave none that an emptied
+    # SpiceDB does not know, for by such a token nobody could ask, and nothing would look amiss.
+    outbox.forget_tokens()
     final = [mark("projection", projection), mark("position", str(position))]
     token = database.write(final, [mine], [fence])
     with transaction():
-        outbox.forget_tokens()
         named = [outbox.NEWEST, outbox.SHARED, outbox.INTENDED]
         outbox.keep_tokens(named, token=token, position=position)
         relay.note_projection(projection)

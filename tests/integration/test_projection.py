@@ -421,6 +421,35 @@ def test_a_rebuild_that_clears_for_long_is_alive(api: Api, monkeypatch: pytest.M
     assert ada.get(f"/projects/{project}").status_code == 200
 
 
+def test_a_rebuild_that_dies_behind_its_last_write(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SpiceDB is whole then: checks pass, and by no token of the SpiceDB that was there before."""
+    ada = api.user("ada")
+    project = api.project(ada, "spine")["id"]
+    change("UPDATE zed_tokens SET token = 'of another SpiceDB'")
+    noted = outbox.newest_position()
+    write = spicedb().write
+
+    def die(touch: list[Relationship], *rest: Any) -> str:
+        token = write(touch, *rest)
+        if any(key.relation == "projection" for key in touch):
+            raise SystemExit
+        return token
+
+    monkeypatch.setattr(spicedb(), "write", die)
+    with pytest.raises(SystemExit):
+        projection.rebuild()
+    monkeypatch.undo()
+
+    assert outbox.newest_position() == noted
+    assert ada.get(f"/projects/{project}").status_code == 200
+    assert len(ada.get("/projects").json["items"]) == 1
+    assert not projection.ensure()
+    assert api.project(ada, "rib")["id"]
+    assert out_of_step() == set()
+
+
 def test_checks_fail_while_a_rebuild_runs(api: Api) -> None:
     """Neither 404 nor 200 from what is half there; a change then is in it afterwards."""
     ada, bob = api.user("ada"), api.user("bob")
