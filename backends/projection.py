@@ -69,7 +69,6 @@ def rebuild(
     marks = relay.read_marks(database)
     if not take_over and marks.deployment not in (None, relay.deployment_id()):
         relay.check_marks(marks)
-    database.write_schema(spicedb_schema.text())
     projection = relay.new_projection()
     try:
         count = _fill(database, marks, projection, progress)
@@ -82,14 +81,20 @@ def rebuild(
 
 def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[int], None]) -> int:
     mine = mark("rebuild", new_id())
+    if not marks.relationships():
+        # Nothing of ours: an empty SpiceDB, or one that refuses because of what others have there.
+        database.write_schema(spicedb_schema.text())
     deployment.write(_REBUILD, mine.subject_id)
     database.write([mine], [old for old in marks.relationships() if old != mine], marks.fences())
     fence = Fence(relationship=mine)
     # Not the position as it was read: a relayer may have got on since then, and one that has that
     # newer position in mind must be refused as well.
     _clear(database, RELAY[0], fence, relation="position")
-    for kind in relations.KINDS:
-        _clear(database, kind, fence)
+    # All that there is by the schema there: SpiceDB gives up no relation that is still used.
+    for kind in database.kinds():
+        if kind != RELAY[0]:
+            _clear(database, kind, fence)
+    database.write_schema(spicedb_schema.text())
     count = 0
     for batch in _batches(relations.every()):
         database.write(batch, [], [fence])
