@@ -35,6 +35,7 @@ class Repaired:
 
     missing: int
     extra: int
+    schema: bool
 
 
 def ensure() -> bool:
@@ -134,11 +135,20 @@ def reconcile() -> Repaired:
     """Compare SpiceDB with the database and mend both directions through the outbox.
 
     What is missing is written; what is too much was written by somebody else: it is taken away and
-    an alarm is raised. Raises as `relay.relay`.
+    an alarm is raised. By another schema than ours SpiceDB is filled anew. Raises as `relay.relay`.
     """
     relay.relay()
     database = spicedb()
     relay.check_marks(relay.read_marks(database))
+    # The marks say by which schema SpiceDB was filled. It takes one from anybody all the same: by
+    # hand, from another release's command, or late from a rebuild that was outrun.
+    foreign = not database.has_schema(spicedb_schema.text())
+    if foreign:
+        _log.error("permissions: SpiceDB had another schema than ours; it is filled again")
+        try:
+            rebuild()
+        except Fenced:  # another one is at it, by now
+            raise relay.missing() from None
     missing = extra = 0
     for kind in relations.KINDS:
         absent, surplus = _differences(database, kind)
@@ -148,7 +158,7 @@ def reconcile() -> Repaired:
     for name, count in (("authz:missing", missing), ("authz:extra", extra)):
         if count:
             deployment.write(name, str(int(deployment.read(name) or "0") + count))
-    return Repaired(missing=missing, extra=extra)
+    return Repaired(missing=missing, extra=extra, schema=foreign)
 
 
 def _differences(database: SpiceDB, kind: str) -> tuple[list[Relationship], list[Relationship]]:

@@ -37,7 +37,7 @@ from authzed.api.v1 import (
     ZedToken,
 )
 from authzed.api.v1 import Relationship as WireRelationship
-from authzed.api.v1.schema_service_pb2 import ReflectSchemaRequest
+from authzed.api.v1.schema_service_pb2 import DiffSchemaRequest, ReflectSchemaRequest
 from grpcutil import bearer_token_credentials
 
 from airavata_scheduler.backends.spicedb_faults import (
@@ -216,6 +216,17 @@ class SpiceDB:
         except StoreForeign:
             return []
         return [definition.name for definition in answer.definitions]
+
+    def has_schema(self, text: str) -> bool:
+        """Whether the schema there means and says what `text` does, however it is written."""
+        request = DiffSchemaRequest(
+            consistency=Consistency(fully_consistent=True), comparison_schema=text
+        )
+        try:
+            answer = self._call(lambda: self._client.DiffSchema(request, timeout=CHECK_TIMEOUT_S))
+        except StoreForeign:
+            return False
+        return not answer.diffs
 
     def write_schema(self, text: str) -> None:
         """Replace the schema. Raises ConfigurationError with SpiceDB's words if it refuses."""

@@ -357,6 +357,35 @@ def test_a_relation_that_no_row_makes_is_found_too(
     assert out_of_step() == set()
 
 
+def test_a_schema_that_was_written_by_hand_is_found(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lets in whom ours does not, until the comparison fills SpiceDB by ours; with an alarm."""
+    ada, eve = api.user("ada"), api.user("eve")
+    project = api.project(ada, "spine")["id"]
+    wider = spicedb_schema.text().replace(
+        "permission read = view + system->administer",
+        "permission read = view + system->administer + system->anybody",
+    )
+    monkeypatch.setattr(authz, "_connect", lambda: None)
+    spicedb().write_schema(wider)
+    before = eve.get(f"/projects/{project}").status_code
+    for name, value in environment(api.config).items():
+        monkeypatch.setenv(name, value)
+
+    with caplog.at_level(logging.ERROR, "airavata_scheduler.backends.projection"):
+        compared = CliRunner().invoke(authz.command, ["compare"])
+    again = CliRunner().invoke(authz.command, ["compare"])
+
+    assert before == 200
+    assert compared.exit_code == 1
+    assert "SpiceDB had another schema than ours: it was filled again." in compared.output
+    assert "another schema than ours" in caplog.text
+    assert again.exit_code == 0
+    assert eve.get(f"/projects/{project}").status_code == 404
+    assert ada.get(f"/projects/{project}").status_code == 200
+
+
 def test_two_rebuilds_at_once(api: Api) -> None:
     """The second one takes over: the first one stops at its next write, and all is right."""
     ada = api.user("ada")
