@@ -35,6 +35,7 @@ class Repaired:
 
     missing: int
     extra: int
+    schema: bool
 
 
 def ensure() -> bool:
@@ -69,7 +70,6 @@ def rebuild(
     marks = relay.read_marks(database)
     if not take_over and marks.deployment not in (None, relay.deployment_id()):
         relay.check_marks(marks)
-    database.write_schema(spicedb_schema.text())
     projection = relay.new_projection()
     try:
         count = _fill(database, marks, projection, progress)
@@ -82,14 +82,20 @@ def rebuild(
 
 def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[int], None]) -> int:
     mine = mark("rebuild", new_id())
+    if not marks.relationships():
+        # Nothing of ours: an empty SpiceDB, or one that refuses because of what others have there.
+        database.write_schema(spicedb_schema.text())
     deployment.write(_REBUILD, mine.subject_id)
     database.write([mine], [old for old in marks.relationships() if old != mine], marks.fences())
     fence = Fence(relationship=mine)
     # Not the position as it was read: a relayer may have got on since then, and one that has that
     # newer position in mind must be refused as well.
     _clear(database, RELAY[0], fence, relation="position")
-    for kind in relations.KINDS:
-        _clear(database, kind, fence)
+    # All that there is by the schema there: SpiceDB gives up no relation that is still used.
+    for kind in database.kinds():
+        if kind != RELAY[0]:
+            _clear(database, kind, fence)
+    database.write_schema(spicedb_schema.text())
     count = 0
     for batch in _batches(relations.every()):
         database.write(batch, [], [fence])
@@ -129,11 +135,20 @@ def reconcile() -> Repaired:
     """Compare SpiceDB with the database and mend both directions through the outbox.
 
     What is missing is written; what is too much was written by somebody else: it is taken away and
-    an alarm is raised. Raises as `relay.relay`.
+    an alarm is raised. By another schema than ours SpiceDB is filled anew. Raises as `relay.relay`.
     """
     relay.relay()
     database = spicedb()
     relay.check_marks(relay.read_marks(database))
+    # The marks say by which schema SpiceDB was filled. It takes one from anybody all the same: by
+    # hand, from another release's command, or late from a rebuild that was outrun.
+    foreign = not database.has_schema(spicedb_schema.text())
+    if foreign:
+        _log.error("permissions: SpiceDB had another schema than ours; it is filled again")
+        try:
+            rebuild()
+        except Fenced:  # another one is at it, by now
+            raise relay.missing() from None
     missing = extra = 0
     for kind in relations.KINDS:
         absent, surplus = _differences(database, kind)
@@ -143,7 +158,7 @@ def reconcile() -> Repaired:
     for name, count in (("authz:missing", missing), ("authz:extra", extra)):
         if count:
             deployment.write(name, str(int(deployment.read(name) or "0") + count))
-    return Repaired(missing=missing, extra=extra)
+    return Repaired(missing=missing, extra=extra, schema=foreign)
 
 
 def _differences(database: SpiceDB, kind: str) -> tuple[list[Relationship], list[Relationship]]:

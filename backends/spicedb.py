@@ -27,7 +27,6 @@ from authzed.api.v1 import (
     ObjectReference,
     Precondition,
     ReadRelationshipsRequest,
-    ReadSchemaRequest,
     RelationshipFilter,
     RelationshipUpdate,
     SubjectFilter,
@@ -38,6 +37,7 @@ from authzed.api.v1 import (
     ZedToken,
 )
 from authzed.api.v1 import Relationship as WireRelationship
+from authzed.api.v1.schema_service_pb2 import DiffSchemaRequest, ReflectSchemaRequest
 from grpcutil import bearer_token_credentials
 
 from airavata_scheduler.backends.spicedb_faults import (
@@ -206,15 +206,27 @@ class SpiceDB:
                 return
             yield _read(found.relationship)
 
-    def schema(self) -> str | None:
-        """The schema's text as SpiceDB tells it; None where there is none."""
+    def kinds(self) -> list[str]:
+        """The kinds of objects that the schema there has; empty where there is none."""
+        request = ReflectSchemaRequest(consistency=Consistency(fully_consistent=True))
         try:
             answer = self._call(
-                lambda: self._client.ReadSchema(ReadSchemaRequest(), timeout=CHECK_TIMEOUT_S)
+                lambda: self._client.ReflectSchema(request, timeout=CHECK_TIMEOUT_S)
             )
         except StoreForeign:
-            return None
-        return str(answer.schema_text)
+            return []
+        return [definition.name for definition in answer.definitions]
+
+    def has_schema(self, text: str) -> bool:
+        """Whether the schema there means and says what `text` does, however it is written."""
+        request = DiffSchemaRequest(
+            consistency=Consistency(fully_consistent=True), comparison_schema=text
+        )
+        try:
+            answer = self._call(lambda: self._client.DiffSchema(request, timeout=CHECK_TIMEOUT_S))
+        except StoreForeign:
+            return False
+        return not answer.diffs
 
     def write_schema(self, text: str) -> None:
         """Replace the schema. Raises ConfigurationError with SpiceDB's words if it refuses."""

@@ -58,8 +58,10 @@ def compare() -> None:
     _connect()
     with database.connected():
         repaired = projection.reconcile()
+    if repaired.schema:
+        click.echo("SpiceDB had another schema than ours: it was filled again.")
     click.echo(f"Missing and written: {repaired.missing}. Too many and deleted: {repaired.extra}.")
-    if repaired.missing or repaired.extra:
+    if repaired.missing or repaired.extra or repaired.schema:
         raise SystemExit(1)
 
 

@@ -231,6 +231,34 @@ def test_a_release_with_another_schema(api: Api, monkeypatch: pytest.MonkeyPatch
     assert ada.get(f"/projects/{project}").status_code == 200
 
 
+def test_a_release_whose_schema_has_less(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relation and a kind of object are gone for which the older release wrote relationships."""
+    ada = api.user("ada")
+    project = api.project(ada, "spine")["id"]
+    with monkeypatch.context() as before:
+        released(
+            before,
+            ("\trelation viewer: user |", "\trelation guest: user\n\trelation viewer: user |"),
+            (
+                "definition mark {}",
+                "definition room {\n\trelation guest: user\n}\ndefinition mark {}",
+            ),
+        )
+        assert projection.ensure()
+        guests = [(("project", project), ada.id), (("room", new_id()), ada.id)]
+        keys = [outbox.relationship(where, "guest", ("user", who)) for where, who in guests]
+        spicedb().write(keys, [], [])
+
+    refused = problem(ada.get(f"/projects/{project}"))
+    filled = projection.ensure()
+
+    assert refused == REBUILDING
+    assert filled
+    assert ada.get(f"/projects/{project}").status_code == 200
+    assert "room" not in spicedb().kinds()
+    assert out_of_step() == set()
+
+
 def test_the_spicedb_of_another_deployment(api: Api, tmp_path: Path) -> None:
     """It is told from an empty one, is not touched, and is taken over only by who says so."""
     ada = api.user("ada")
@@ -329,6 +357,35 @@ def test_a_relation_that_no_row_makes_is_found_too(
     assert out_of_step() == set()
 
 
+def test_a_schema_that_was_written_by_hand_is_found(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lets in whom ours does not, until the comparison fills SpiceDB by ours; with an alarm."""
+    ada, eve = api.user("ada"), api.user("eve")
+    project = api.project(ada, "spine")["id"]
+    wider = spicedb_schema.text().replace(
+        "permission read = view + system->administer",
+        "permission read = view + system->administer + system->anybody",
+    )
+    monkeypatch.setattr(authz, "_connect", lambda: None)
+    spicedb().write_schema(wider)
+    before = eve.get(f"/projects/{project}").status_code
+    for name, value in environment(api.config).items():
+        monkeypatch.setenv(name, value)
+
+    with caplog.at_level(logging.ERROR, "airavata_scheduler.backends.projection"):
+        compared = CliRunner().invoke(authz.command, ["compare"])
+    again = CliRunner().invoke(authz.command, ["compare"])
+
+    assert before == 200
+    assert compared.exit_code == 1
+    assert "SpiceDB had another schema than ours: it was filled again." in compared.output
+    assert "another schema than ours" in caplog.text
+    assert again.exit_code == 0
+    assert eve.get(f"/projects/{project}").status_code == 404
+    assert ada.get(f"/projects/{project}").status_code == 200
+
+
 def test_two_rebuilds_at_once(api: Api) -> None:
     """The second one takes over: the first one stops at its next write, and all is right."""
     ada = api.user("ada")
@@ -355,16 +412,15 @@ def test_a_rebuild_that_began_before_another_one_was_through(
     """The late one has read old marks: it is fenced off, and shuts nobody out by its own mark."""
     ada = api.user("ada")
     project = api.project(ada, "spine")["id"]
-    write_schema = spicedb().write_schema
-    ran: list[bool] = []
+    read_marks = relay.read_marks
 
-    def slow(text: str) -> None:
-        write_schema(text)
-        if not ran:
-            ran.append(True)
-            projection.rebuild()
+    def slow(database: spicedb_client.SpiceDB) -> relay.Marks:
+        monkeypatch.undo()
+        found = read_marks(database)
+        projection.rebuild()
+        return found
 
-    monkeypatch.setattr(spicedb(), "write_schema", slow)
+    monkeypatch.setattr(relay, "read_marks", slow)
     with pytest.raises(Fenced):
         projection.rebuild()
 

@@ -176,7 +176,7 @@ def two_nodes(postgres_server: PostgreSQL, tmp_path: Path) -> Iterator[list[str]
 def answers(endpoint: str, token: str) -> bool:
     """Whether the node's store can be read."""
     try:
-        spicedb.SpiceDB(endpoint, token, insecure=True, ca=None).schema()
+        spicedb.SpiceDB(endpoint, token, insecure=True, ca=None).kinds()
     except spicedb.PermissionsUnavailable:
         return False
     return True
