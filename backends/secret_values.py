@@ -19,6 +19,7 @@ from airavata_scheduler.backends.credential_fields import Value
 from airavata_scheduler.backends.openbao import SecretStoreBehind
 from airavata_scheduler.backends.openbao_http import PAUSE_S
 from airavata_scheduler.models.credentials import Written
+from airavata_scheduler.models.database import ConnectionLost
 from airavata_scheduler.models.errors import AiravataError, Conflict, Unavailable
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import Credential, CredentialVersion
@@ -74,7 +75,10 @@ def _written(credential_id: str, value: Value, expected: int, store: Callable[[W
         if time.monotonic() - began > ROW_WITHIN_S:
             raise Unavailable("Writing the secret took too long; nothing was kept. Try again.")
         stored = store(written)
-    except BaseException:
+    except ConnectionLost:
+        # The COMMIT may have taken place: the collector looks for the row, and takes it from there.
+        raise
+    except Exception:
         _take_back(credential_id, number)
         raise
     if time.monotonic() - began > ROW_WITHIN_S and not secrets.holds(
