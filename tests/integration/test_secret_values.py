@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from airavata_scheduler.backends import openbao, secret_collector
+from airavata_scheduler.models import credentials as rows
 from airavata_scheduler.models.database import ConnectionLost, database, execute
+from airavata_scheduler.models.ids import new_id
 from tests.api import Api, LoggedIn, MakeApi
 from tests.canaries import canary
 from tests.integration.test_credentials import PASSWORD, make, reveal
@@ -83,3 +86,21 @@ def test_a_rotation_whose_commit_was_not_heard_of_counts(
     assert unsure.json["code"] == "database_lost"
     assert reveal(ada).json["value"] == OTHER
     assert reveal(ada, version=1).json["value"] == PASSWORD
+
+
+def test_a_value_that_nobody_stored_takes_no_other_with_it(
+    ada: LoggedIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where OpenBao lost the path, so that both numbers were given again."""
+    made, another = make(ada), new_id()
+    openbao.secrets().delete(made["id"])
+
+    def overtaken(*_: object, **__: Any) -> bool:
+        openbao.secrets().write(made["id"], OTHER, write_id=another, expected=1)
+        return False
+
+    monkeypatch.setattr(rows, "set_value", overtaken)
+
+    assert ada.put("/credentials/cluster/value", json={"value": PASSWORD}).status_code == 412
+    assert openbao.secrets().read(made["id"], version=2, write_id=another) == OTHER
+    assert openbao.secrets().versions(made["id"])[0].destroyed
