@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from airavata_scheduler.backends import openbao
+from airavata_scheduler.backends import openbao, secret_copies
 from airavata_scheduler.backends.openbao import SecretStoreBehind
-from airavata_scheduler.backends.secret_collector import note_destroyed
 from airavata_scheduler.models.database import execute, now_ms, transaction
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.tables import Credential, CredentialVersion
@@ -94,9 +93,8 @@ def _rewrap_version(version: CredentialVersion, newest: int) -> int:
     except _Overtaken:
         secrets.destroy(path, [number])
         return 1
-    secrets.destroy(path, [version.number])
-    note_destroyed(path, [version.number])
-    return 1
+    # Else this process slept for so long that the collector took the new number for nobody's.
+    return 1 if secret_copies.end(path, version.number) else _rewrap_version(version, newest)
 
 
 def _take_over(version: CredentialVersion, number: int) -> None:

@@ -8,7 +8,7 @@ from flask import Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
-from airavata_scheduler.backends import secret_collector, secret_values
+from airavata_scheduler.backends import secret_copies, secret_values
 from airavata_scheduler.functions import access, audit, pagination, principals
 from airavata_scheduler.functions.credentials import (
     CredentialAnswer,
@@ -141,7 +141,7 @@ def _change(body: ValueBody, *, reason: Reason, keep_s: int) -> Response:
 
     secret_values.write_next(row.id, value, store)
     if keep_s == 0 and secret_values.destroy_ended(row.id, [row.secret_version]):
-        secret_collector.note_destroyed(row.id, [row.secret_version])
+        secret_copies.note_destroyed(row.id, [row.secret_version])
     document = shown_one(row.id)
     response = jsonify(document)
     response.set_etag(str(document["version"]))
