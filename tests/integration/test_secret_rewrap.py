@@ -233,6 +233,26 @@ def test_a_reader_that_was_overtaken_reads_the_same_value(ada: LoggedIn, store: 
     assert secret_values.is_there(row)
 
 
+def test_who_reveals_it_meanwhile_sees_it(
+    ada: LoggedIn, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever number it has by then: the value that counts has not ended."""
+    make(ada)
+    newest, find = rotated(store), CredentialVersion.get_or_none
+
+    def overtaken(*query: Any) -> Any:
+        monkeypatch.setattr(CredentialVersion, "get_or_none", find)
+        assert secret_rewrap.rewrap_all(newest).values == 1
+        return find(*query)
+
+    monkeypatch.setattr(CredentialVersion, "get_or_none", overtaken)
+
+    shown = reveal(ada)
+
+    assert shown.status_code == 200, shown.text
+    assert (shown.json["version"], shown.json["value"]) == (2, PASSWORD)
+
+
 def test_a_value_that_openbao_lost_is_counted(ada: LoggedIn, store: Store) -> None:
     """The run goes on with the others, and says how many there are."""
     lost = make(ada, "lost")
