@@ -264,6 +264,28 @@ def test_a_value_that_openbao_lost_is_counted(ada: LoggedIn, store: Store) -> No
     assert (done.values, done.behind) == (1, 1)
 
 
+def test_numbers_that_a_restored_openbao_gives_again_are_left_out(
+    ada: LoggedIn, store: Store
+) -> None:
+    """The value before is wrapped anew; that which counts is lost, and none stands in for it."""
+    made = make(ada)
+    snapshot = store.bao.save_snapshot()
+    body = {"value": OTHER, "keep_previous_s": 3600}
+    assert ada.post("/credentials/cluster/rotate", body).status_code == 200
+    store.bao.restore_snapshot(snapshot)
+
+    done = secret_rewrap.rewrap_all(rotated(store))
+
+    assert (done.values, done.behind) == (1, 1)
+    assert states(made) == [
+        (1, "create", "destroyed"),
+        (2, "rotate", "current"),
+        (3, "rewrap", "previous"),
+    ]
+    assert reveal(ada, version=3).json["value"] == PASSWORD
+    assert reveal(ada).json["code"] == "secret_store_behind"
+
+
 def test_the_command_rotates_and_rewraps(
     api: Api, ada: LoggedIn, store: Store, settings: dict[str, str]
 ) -> None:
