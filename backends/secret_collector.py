@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from airavata_scheduler.backends import openbao, relay
+from airavata_scheduler.backends import openbao, relay, secret_copies
 from airavata_scheduler.backends.secret_values import ROW_WITHIN_S
 from airavata_scheduler.models import deployment
 from airavata_scheduler.models.database import execute, now_ms
 from airavata_scheduler.models.errors import ConfigurationError, Conflict
 from airavata_scheduler.models.ids import is_id
-from airavata_scheduler.models.tables import Credential, CredentialVersion
+from airavata_scheduler.models.tables import Credential
 
 ORPHAN_MS: Final = int(2 * ROW_WITHIN_S * 1000)
 PATHS_PER_QUERY: Final = 200
@@ -102,18 +102,7 @@ def _destroy_ended() -> int:
         "WHERE state = 'previous' AND ends_at <= %s ORDER BY ends_at LIMIT %s",
         (now_ms(), CREDENTIALS_PER_RUN),
     )
-    for credential_id, number in rows:
-        openbao.secrets().destroy(str(credential_id), [int(number)])
-        note_destroyed(str(credential_id), [int(number)])
-    return len(rows)
-
-
-def note_destroyed(credential_id: str, numbers: Sequence[int]) -> None:
-    """Note in the history that these values are gone."""
-    CredentialVersion.update(state="destroyed", destroyed_at=now_ms()).where(
-        (CredentialVersion.credential_id == credential_id)
-        & CredentialVersion.number.in_(list(numbers))
-    ).execute()
+    return sum(secret_copies.end(str(credential_id), int(number)) for credential_id, number in rows)
 
 
 def _collect_versions() -> int:
