@@ -266,3 +266,31 @@ def _connections(pid: int) -> list[str]:
             sockets.add(str(fd.readlink()))
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return [row[2] for row in rows if row[3] == "01" and f"socket:[{row[9]}]" in sockets]
+
+
+def test_a_token_that_is_not_valid_any_more_is_renewed(twin: AgentApi, agent: AgentProcess) -> None:
+    """401 token_invalid, from a server with another clock: a new token, the same call again."""
+    for path in ("/reports", "/heartbeat", "/leases/"):
+        twin.fault(path, "status", status=401, code="token_invalid")
+    task = twin.add(agent.note("ran", "echo x > out"), outputs={"O": "out"})
+
+    agent.start()
+    agent.done()
+
+    assert (twin.result(task) or {})["outcome"] == "completed"
+    assert agent.lines() == ["ran"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409])
+def test_a_refused_call_costs_no_result(status: int, twin: AgentApi, agent: AgentProcess) -> None:
+    """A refusal that is not about the results (a proxy's, a wrong token) leaves them alone."""
+    fault = twin.fault("/reports", "status", times=10_000, status=status, code="refused")
+    task = twin.add(agent.note("ran"))
+    agent.start()
+    wait_until(lambda: len(twin.bodies("/reports")) > 1, message="a second try")
+
+    fault.times = 0
+    agent.done()
+
+    assert (twin.result(task) or {})["outcome"] == "completed"
+    assert [report["outcome"] for report in twin.tasks[task].reports] == ["completed"]
