@@ -180,7 +180,8 @@ class Api:
                 return self._persist(
                     once, path, tries=tries, accept=accept, interrupt=interrupt, until=until
                 )
-            except SessionLost:
+            except SessionLost as lost:
+                lost.session_id = used
                 if self.renew_session is None or path.startswith(_OF_THE_SESSION):
                     raise
                 self.renew_session(used)

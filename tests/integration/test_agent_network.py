@@ -73,6 +73,26 @@ def test_an_ended_session_is_opened_again(twin: AgentApi, agent: AgentProcess) -
     assert agent.lines() == ["ran"]
 
 
+def test_a_refusal_that_crosses_the_new_session_opens_no_third(
+    twin: AgentApi, agent: AgentProcess
+) -> None:
+    """A call of the session that ended is refused after another loop has opened a new one."""
+    crossing = twin.fault("/leases/claim", "hold")
+    agent.start()
+    wait_until(lambda: twin.beats and not crossing.times, message="a heartbeat, a claim under way")
+    with twin.lock:
+        twin.ended_sessions.add(twin.session_id)
+    wait_until(lambda: len(twin.sessions) == 2, message="the second session")
+
+    crossing.gate.set()
+    task = twin.add(agent.note("ran"))
+    agent.done(task)
+    beats = len(twin.beats)
+    wait_until(lambda: len(twin.beats) > beats + 1, message="heartbeats")
+
+    assert len(twin.sessions) == 2
+
+
 def test_the_loser_of_a_cloned_folder_ends(twin: AgentApi, agent: AgentProcess) -> None:
     """A newer session elsewhere: this agent ends with its own exit code."""
     agent.start()
