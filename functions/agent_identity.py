@@ -16,7 +16,7 @@ from flask import g, request
 from flask_openapi3 import APIBlueprint
 
 from airavata_scheduler.functions import access, principals, tokens
-from airavata_scheduler.models import history
+from airavata_scheduler.models import history, sessions
 from airavata_scheduler.models.database import execute, now_ms, now_sql
 from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from airavata_scheduler.models.ids import is_id
@@ -164,8 +164,8 @@ def caller() -> AgentCaller:
 def session_id() -> str:
     """The session that this request names, which is the agent's newest.
 
-    Raises Conflict `session_superseded` when a newer one took over, `session_missing` without the
-    header, and NotFound `session_unknown` for a session of nobody or of another agent.
+    Raises Conflict `session_missing` without the header, NotFound `session_unknown` for a session
+    of nobody or of another agent, and for an older one what `sessions.refusal_of_old` says.
     """
     agent = caller()
     named = request.headers.get(SESSION_HEADER, "")
@@ -186,11 +186,7 @@ def session_id() -> str:
             code="session_unknown",
             hint="Open a new one with POST /agent/v1/session and the full list of leases.",
         )
-    raise Conflict(
-        "A newer session of this agent has taken over.",
-        code="session_superseded",
-        hint="Only one process may use an agent's state folder; this one must end.",
-    )
+    raise sessions.refusal_of_old(agent.id, named)
 
 
 def note(event: str, began: float, **fields: Any) -> None:
