@@ -9,6 +9,8 @@ from airavata_scheduler.models.database import execute, now_sql
 from airavata_scheduler.models.errors import Conflict, NotFound
 from airavata_scheduler.models.task_rows import for_update
 
+SUPERSEDED = "superseded"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
@@ -54,7 +56,7 @@ def live_session(session_id: str, *, lock: bool = False) -> Session:
         )
     *values, ended_at, reason = rows[0]
     if ended_at is not None:
-        raise _ended(str(reason))
+        raise ended(str(reason))
     agent_id, compute_id, claim_seq, heartbeat_seq, mode, agent_state, compute_state, now = values
     return Session(
         id=session_id,
@@ -89,8 +91,9 @@ def caller_of(session: Session) -> Caller:
     )
 
 
-def _ended(reason: str) -> Conflict:
-    if reason == "superseded":
+def ended(reason: str) -> Conflict:
+    """The refusal for a session that has ended so."""
+    if reason == SUPERSEDED:
         return Conflict(
             "A newer session of the same agent has taken over.",
             code="session_superseded",

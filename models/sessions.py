@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airavata_scheduler.models.agent_session import Session, live_session
+from airavata_scheduler.models.agent_session import SUPERSEDED, Session, ended, live_session
 from airavata_scheduler.models.database import (
     change,
     execute,
@@ -15,7 +15,7 @@ from airavata_scheduler.models.database import (
     retried,
     transaction,
 )
-from airavata_scheduler.models.errors import Forbidden, NotFound, Unauthenticated
+from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.heartbeats import Beat, heartbeat
 from airavata_scheduler.models.ids import new_id
@@ -35,11 +35,12 @@ __all__ = [
     "end_session",
     "heartbeat",
     "open_session",
+    "refusal_of_old",
     "revoke_agent",
 ]
 
-ALIVE_MS = 30_000  # a session that spoke so recently was alive when another took over
-ALARMING_SWAPS = 3  # takeovers from a living session on another boot: a cloned state folder
+ALARMING_SWAPS = 3  # sessions that spoke although another had taken over: a cloned state folder
+_SPOKE = "swapped"
 
 _REVOKED_PART = 500
 _SESSION_COLUMNS = (
@@ -87,7 +88,7 @@ def open_session(
     with transaction():
         compute_id, previous_id, swaps = _lock_agent(agent_id)
         session_id, now = new_id(), now_ms()
-        superseded, swapped = _supersede(previous_id, session_id, boot_id, now)
+        superseded = _supersede(previous_id, session_id, now)
         insert_rows(
             "agent_sessions",
             _SESSION_COLUMNS,
@@ -100,9 +101,9 @@ def open_session(
         )
         described = canonical_json(dict(capabilities)), canonical_json(dict(policy))
         change(
-            "UPDATE agents SET session_id = %s, seen_at = %s, version_text = %s, swaps = %s, "
+            "UPDATE agents SET session_id = %s, seen_at = %s, version_text = %s, "
             "capabilities = %s, policy = %s WHERE id = %s",
-            [session_id, now, version[:64], swaps + swapped, *described, agent_id],
+            [session_id, now, version[:64], *described, agent_id],
         )
         # Nothing of this agent can be under way: the older session may not claim any more.
         settled = reconcile_session(session_id, leases, unresolved_claims, absent_for_s=0)
@@ -111,7 +112,7 @@ def open_session(
         compute_id=compute_id,
         verdicts=settled.verdicts,
         superseded=superseded,
-        swaps=swaps + swapped,
+        swaps=swaps,
         wakeups=settled.wakeups,
     )
 
@@ -139,38 +140,47 @@ def _lock_agent(agent_id: str) -> tuple[str, str | None, int]:
     return compute_id, session_id, swaps
 
 
-def _supersede(
-    previous_id: str | None, session_id: str, boot_id: str, now: int
-) -> tuple[str | None, int]:
-    """End the agent's earlier session and take its leases over.
-
-    Returns the session that was still open, and 1 if it was alive on another boot of a machine: one
-    agent does that when it moves, two copies of one state folder do it again and again.
-    """
+def _supersede(previous_id: str | None, session_id: str, now: int) -> str | None:
+    """End the agent's earlier session and take its leases over; its id where it was still open."""
     if previous_id is None:
-        return None, 0
+        return None
     rows = execute(
-        "SELECT boot_id, heartbeat_at, ended_at, end_reason FROM agent_sessions "
-        f"WHERE id = %s{for_update()}",
+        f"SELECT ended_at, end_reason FROM agent_sessions WHERE id = %s{for_update()}",
         [previous_id],
     )
     if not rows:
-        return None, 0
-    old_boot_id, heartbeat_at, ended_at, reason = rows[0]
+        return None
+    ended_at, reason = rows[0]
     if ended_at is None or reason == LEFT_BEHIND:
         change(
-            "UPDATE agent_sessions SET ended_at = COALESCE(ended_at, %s), "
-            "end_reason = 'superseded' WHERE id = %s",
-            [now, previous_id],
+            "UPDATE agent_sessions SET ended_at = COALESCE(ended_at, %s), end_reason = %s "
+            "WHERE id = %s",
+            [now, SUPERSEDED, previous_id],
         )
     change(
         f"UPDATE tasks SET session_id = %s WHERE session_id = %s AND state IN {LEASED}",
         [session_id, previous_id],
     )
-    if ended_at is not None:
-        return None, 0
-    swapped = old_boot_id != boot_id[:128] and now - heartbeat_at < ALIVE_MS
-    return previous_id, int(swapped)
+    return previous_id if ended_at is None else None
+
+
+@retried
+def refusal_of_old(agent_id: str, session_id: str) -> Conflict:
+    """What to answer a request of a session that is not the agent's newest, as `live_session` does.
+
+    Whoever speaks for a superseded session was alive when another took over: one swap, counted once
+    for each session. A process that died says nothing, so an agent that was started again is none.
+    """
+    with transaction():
+        first = change(
+            "UPDATE agent_sessions SET mode = %s "
+            "WHERE id = %s AND agent_id = %s AND end_reason = %s AND mode <> %s",
+            [_SPOKE, session_id, agent_id, SUPERSEDED, _SPOKE],
+        )
+        if first:
+            change("UPDATE agents SET swaps = swaps + 1 WHERE id = %s", [agent_id])
+        reason = execute("SELECT end_reason FROM agent_sessions WHERE id = %s", [session_id])[0][0]
+    return ended(str(reason))
 
 
 @retried

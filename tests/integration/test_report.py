@@ -653,3 +653,21 @@ def test_the_number_of_statements_does_not_depend_on_the_batch(
 
     assert {v.verdict for v in answer.verdicts} == {"accepted"}
     assert len(said) <= 16, said
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_an_attempt_never_ends_before_its_beginning(is_told: bool) -> None:
+    """An age of a day, by the wrong clock of a machine that was rebooted, is cut at the lease."""
+    world = World()
+    agent = world.agent()
+    _, grant = one_lease(world, agent)
+    if is_told:
+        agent.beat(marks=[Mark(lease=grant.lease, phase="running", started_ms_ago=0)])
+    day_ms = 86_400_000
+
+    agent.report(Report(lease=grant.lease, outcome="completed", duration_ms=10, age_ms=day_ms))
+
+    leased_at, started_at, finished_at = execute(
+        "SELECT leased_at, started_at, finished_at FROM attempts"
+    )[0]
+    assert leased_at <= started_at <= finished_at <= now_ms()
