@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from airavata_scheduler.models import attempts, events, stats
-from airavata_scheduler.models.agent_session import Caller, Session, caller_of, live_session
+from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.database import change, execute, marks, retried, transaction
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.lease_records import Report, Reported, ReportVerdict
@@ -91,7 +91,6 @@ class _Batch:
         self.accepted: dict[str, tuple[TaskRow, Report]] = {}  # by lease id
         self.taken: set[str] = set()  # tasks that have their accepted report in this batch
         self.disputes: list[tuple[str, str, dict[str, Any]]] = []
-        self._caller: Caller | None = None
 
     def settled(self) -> Reported:
         """Judge and write the batch."""
@@ -151,11 +150,7 @@ class _Batch:
     def _may_end(self, row: TaskRow, item: Report) -> bool:
         if is_current(row, item.lease, self.session.agent_id):
             return True
-        if row.state.is_terminal or row.state.is_leased:
-            return False
-        if self._caller is None:
-            self._caller = caller_of(self.session)
-        return may_reattach(row, item.lease, self._caller)
+        return may_reattach(row, item.lease, self.session)
 
     def _settlements(self) -> list[Any]:
         lost_before = attempts.agents_that_lost(
