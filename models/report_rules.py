@@ -72,6 +72,8 @@ def may_reattach(row: TaskRow, lease: LeaseName, session: Session) -> bool:
         # A lease given back, or given out since, is no lost commit.
         and (row.leased_at is None or row.leased_at < began_at)
     )
+    if row.state.is_leased:  # by a lease that had ended when this one was given out
+        return forgotten and lease.attempt > row.attempt
     return waits and forgotten and lease.attempt >= row.attempt
 
 

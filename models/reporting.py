@@ -14,7 +14,7 @@ from airavata_scheduler.models import attempts, events, stats
 from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.database import change, execute, marks, retried, transaction
 from airavata_scheduler.models.fields import canonical_json
-from airavata_scheduler.models.lease_records import Report, Reported, ReportVerdict
+from airavata_scheduler.models.lease_records import LeaseName, Report, Reported, ReportVerdict
 from airavata_scheduler.models.node_facts import NodeFacts, facts_of
 from airavata_scheduler.models.report_rules import (
     OUTCOMES,
@@ -51,17 +51,23 @@ def report(session_id: str, reports: Sequence[Report]) -> Reported:
 
 
 def _batches(reports: list[Report]) -> Iterator[list[Report]]:
-    """Slices of at most `BATCH` reports, shorter where many instances hang on each."""
+    """Slices of at most `BATCH` reports, shorter where many instances hang on each.
+
+    A task comes once in each: what its second attempt says, after a failover that forgot both, is
+    judged on what the first one left.
+    """
     start = 0
     while start < len(reports):
         part = reports[start : start + BATCH]
         rows = read_tasks(r.lease.task_id for r in part)
         facts = facts_of(row.node_id for row in rows.values())
         added = length = 0
+        seen: dict[str, LeaseName] = {}
         for item in part:
             row = rows.get(item.lease.task_id)
             added += _own_below(facts[row.node_id]) if row else 0
-            if added > BATCH_DEPENDENTS and length:
+            other = seen.setdefault(item.lease.task_id, item.lease) != item.lease
+            if length and (added > BATCH_DEPENDENTS or other):
                 break
             length += 1
         yield part[:length]

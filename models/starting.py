@@ -99,6 +99,11 @@ def mark(session_id: str, marks: Sequence[Mark]) -> Wakeups:
         return hold(session, held.values())
 
 
+def _forgotten_at(session: Session) -> int:
+    """When a lease was given out of which the row does not know: before the commits were lost."""
+    return session.now if session.epoch_began_at is None else session.epoch_began_at - 1
+
+
 def _started_at(row: TaskRow, one: Mark, now: int) -> int:
     """When the payload began: told as an age, so that the agent's clock does not matter."""
     if row.state is TaskState.RUNNING and row.started_at is not None:
@@ -123,7 +128,7 @@ def hold(session: Session, held: Iterable[Held]) -> Wakeups:
                 one.lease.lease_id,
                 session.agent_id,
                 session.id,
-                one.row.leased_at or session.now,
+                one.row.leased_at or _forgotten_at(session),
                 one.started_at,
             )
         )
