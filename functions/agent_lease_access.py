@@ -5,6 +5,7 @@ Every call that names a lease in its path passes `held`. A lease of somebody els
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,10 +45,9 @@ class LeasePath(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldLease:
-    """A lease that the calling agent holds, and what its objects hang on."""
+    """A lease, and what its objects hang on."""
 
     lease: LeaseName
-    state: TaskState
     experiment_id: str
     node_id: str
     idx: int
@@ -78,13 +78,7 @@ def held(text: str) -> HeldLease:
     or of another agent, Conflict `lease_finished` or `lease_superseded` for one that has ended.
     """
     lease = lease_named(text)
-    rows: list[tuple[Any, ...]] = []
-    if lease is not None:
-        rows = execute(
-            f"SELECT {_COLUMNS} FROM tasks t JOIN experiments e ON e.id = t.experiment_id "  # noqa: S608
-            "WHERE t.id = %s",
-            (lease.task_id,),
-        )
+    rows = _task_of(lease) if lease is not None else []
     if lease is None or not rows:
         raise _unknown()
     state, attempt, lease_id, agent_id, *hangs_on = rows[0]
@@ -94,10 +88,27 @@ def held(text: str) -> HeldLease:
         raise _superseded()
     _refuse_ended(TaskState(state))
     history.note("reached", agent=agent_id, lease=text)
+    return _described(lease, hangs_on)
+
+
+def unheld(lease: LeaseName) -> HeldLease | None:
+    """What a lease hangs on, whoever holds it; None where there is no such task."""
+    rows = _task_of(lease)
+    return _described(lease, rows[0][4:]) if rows else None
+
+
+def _task_of(lease: LeaseName) -> list[tuple[Any, ...]]:
+    return execute(
+        f"SELECT {_COLUMNS} FROM tasks t JOIN experiments e ON e.id = t.experiment_id "  # noqa: S608
+        "WHERE t.id = %s",
+        (lease.task_id,),
+    )
+
+
+def _described(lease: LeaseName, hangs_on: Sequence[Any]) -> HeldLease:
     experiment_id, node_id, idx, generation, project_id, storage_id = hangs_on
     return HeldLease(
         lease=lease,
-        state=TaskState(state),
         experiment_id=experiment_id,
         node_id=node_id,
         idx=idx,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from airavata_scheduler.functions import agent_identity
+from airavata_scheduler.functions import agent_identity, forgotten_uploads
 from airavata_scheduler.functions.agent_bodies import lenient_document
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
 from airavata_scheduler.functions.agent_leases import ClaimBody, claim_answer
@@ -102,7 +102,7 @@ def reports() -> dict[str, Any]:
     read = [_read(item) for item in body.items]
     good = [one for one in read if isinstance(one, Report)]
     began = history.now()
-    reported = leases.report(session_id, good)
+    reported = forgotten_uploads.taken_up(session_id, good, leases.report(session_id, good))
     _witness(began, good, reported.verdicts)
     announce(reported.wakeups)
     verdicts = iter(reported.verdicts)

@@ -14,7 +14,13 @@ from airavata_scheduler.models import attempts, events, stats
 from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.database import change, execute, marks, retried, transaction
 from airavata_scheduler.models.fields import canonical_json
-from airavata_scheduler.models.lease_records import LeaseName, Report, Reported, ReportVerdict
+from airavata_scheduler.models.lease_records import (
+    LeaseName,
+    Report,
+    Reported,
+    ReportedArtifact,
+    ReportVerdict,
+)
 from airavata_scheduler.models.node_facts import NodeFacts, facts_of
 from airavata_scheduler.models.report_rules import (
     OUTCOMES,
@@ -128,7 +134,8 @@ class _Batch:
             return refusal_of(row, item.lease, self.session.agent_id)
         fault = _fault(item, self.staged)
         if fault is not None:
-            return ReportVerdict(verdict="invalid", message=fault)
+            lacks = tuple(a for a in item.artifacts if _named(item, a) not in self.staged)
+            return ReportVerdict(verdict="invalid", message=fault, lacks=lacks)
         self.accepted[item.lease.lease_id] = (row, item)
         self.taken.add(row.id)
         return _ACCEPTED
@@ -201,7 +208,7 @@ class _Batch:
     def _publish(self) -> None:
         """Publish the artifacts of attempts that succeeded; those of others stay staged."""
         ids = [
-            self.staged[item.lease.lease_id, a.output, a.path][0]
+            self.staged[_named(item, a)][0]
             for _, item in self.accepted.values()
             if item.outcome == "completed"
             for a in item.artifacts
@@ -230,6 +237,10 @@ def _staged(reports: list[Report]) -> _Staged:
     return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
 
 
+def _named(item: Report, artifact: ReportedArtifact) -> tuple[str, str, str]:
+    return item.lease.lease_id, artifact.output, artifact.path
+
+
 def _fault(item: Report, staged: _Staged) -> str | None:
     """Why a report cannot be accepted as it is, or None. The agent mends it and reports again."""
     if item.result is not None:
@@ -239,7 +250,7 @@ def _fault(item: Report, staged: _Staged) -> str | None:
     if item.outcome != "completed":
         return None
     for said in item.artifacts:
-        found = staged.get((item.lease.lease_id, said.output, said.path))
+        found = staged.get(_named(item, said))
         if found is None:
             return f"upload_missing: {said.output} {said.path!r} was not uploaded."
         if found[1:] != (said.size, said.sha256):

@@ -231,6 +231,37 @@ def test_other_bytes_for_the_same_path_replace_the_first(wire: Wire) -> None:
     assert Artifact.select().count() == 1
 
 
+def test_an_upload_that_the_database_forgot_is_taken_up_by_its_report(wire: Wire) -> None:
+    """A failover lost its row, and the agent's copy may be gone: the storage has the bytes (I3)."""
+    lease = one_lease(wire)
+    wire.put_artifact(lease, "RESULT", "result.csv", DATA)
+    Artifact.delete().execute()
+    item = completed(lease, artifacts=[artifact_item("RESULT", "result.csv", DATA)])
+
+    assert words(wire.report(item)) == ["accepted"]
+    found = wire.owner.get(f"/tasks/{lease.split('.')[0]}/artifacts").json["items"]
+    assert wire.owner.get(f"/artifacts/{found[0]['id']}/content").data == DATA
+
+
+def test_an_upload_that_never_came_is_not_taken_up(wire: Wire) -> None:
+    """Nothing there, another size there, or a path that can lead nowhere: that item is invalid."""
+    wire.submit(sweep("1..5"))
+    good, none, other, outside, empty = (one["lease"] for one in wire.claim(5)["leases"])
+    wire.put_artifact(other, "RESULT", "result.csv", b"draft")
+    wire.put_artifact(good, "RESULT", "result.csv", DATA)
+    Artifact.delete().execute()
+    items = [
+        completed(outside, artifacts=[artifact_item("RESULT", "../../x", DATA)]),
+        completed(none, artifacts=[artifact_item("RESULT", "result.csv", DATA)]),
+        completed(other, artifacts=[artifact_item("RESULT", "result.csv", DATA)]),
+        completed(empty, artifacts=[artifact_item("RESULT", "a\0b", DATA)]),
+        completed(good, artifacts=[artifact_item("RESULT", "result.csv", DATA)]),
+    ]
+
+    assert words(wire.report(*items)) == ["invalid"] * 4 + ["accepted"]
+    assert Artifact.select().count() == 1
+
+
 def test_uploads_to_forbidden_places(wire: Wire) -> None:
     """Paths that leave the attempt's folder, and bytes with another digest, are refused."""
     lease = one_lease(wire)
