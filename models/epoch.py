@@ -124,6 +124,12 @@ def _begin() -> None:
     deployment.write(BEGAN, str(max(signs)))
 
 
+def last_sign_before() -> int:
+    """When there was a last sign of life in the epoch before this one (ms); 0 if unknown."""
+    said = deployment.read(BEGAN) or ""
+    return int(said) if said.isdecimal() else 0
+
+
 def _epoch(incarnation: str, counter: int) -> str:
     # A digest: the identity of our server is nobody else's business.
     return hashlib.sha256(f"{incarnation}/{counter}".encode()).hexdigest()[:EPOCH_LENGTH]

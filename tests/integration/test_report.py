@@ -183,7 +183,7 @@ def test_after_a_failover_a_claimed_task_is_not_given_away() -> None:
     world.run(node("simulate", 1))
     change("UPDATE tasks SET created_at = created_at - 60000")
     epoch.bump("restored from a backup")
-    grant = other.claim(1)[0]
+    grant = other.claimed(1, hold_s=0).grants[0]
     report = Report(lease=LeaseName(grant.task_id, 2, new_lease_id()), outcome="completed")
 
     assert agent.report(report) == ["superseded"]
@@ -237,7 +237,7 @@ def test_a_lease_given_out_after_the_loss_is_never_superseded_by_a_forgotten_one
     world.run(node("simulate", 1))
     change("UPDATE tasks SET created_at = created_at - 60000")
     epoch.bump("restored from a backup")
-    grant = other.claim(1)[0]
+    grant = other.claimed(1, hold_s=0).grants[0]
     later = Report(lease=LeaseName(grant.task_id, 7, new_lease_id()), outcome="completed")
 
     assert agent.report(later) == ["superseded"]
