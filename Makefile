@@ -8,11 +8,14 @@ READY := $(VENV)/installed
 STAMP := $(VENV)/installed-dev
 PARTS := agent backends client commands functions models queue
 PYTEST_ARGS ?=
+# One more than cores: tests wait for servers much of the time.
+TEST_PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+SEED ?= 1
 # pip's own lines, but for those that say that nothing was to be done.
 PIP_LINES := sed -u -n -e "s/^Collecting /  /p" -e "/^Successfully/p"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test nightly check lint types arrows floor docs format schema openapi bench clean
+.PHONY: help run test campaign campaign-long nightly check lint types arrows floor docs format schema openapi bench clean
 .PHONY: spicedb-schema-upload spicedb-validate
 
 help: ## Say what each target does
@@ -24,11 +27,24 @@ run: $(READY) ## Run the whole system on this machine; the first time builds Spi
 
 test: $(STAMP) ## Run every test; the servers that they need are installed where that is possible
 	@PYTHON=$(PYTHON) deploy/packages.sh test
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(PYTEST_ARGS)
+
+campaign: $(STAMP) ## Kill everything for some minutes, and judge what happened (docs/proof.md)
+	@PYTHON=$(PYTHON) deploy/packages.sh test
+	$(BIN)/pytest -m campaign --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m tests.campaign.main --tasks 1500 --faults 150
+
+campaign-long: $(STAMP) ## Hours: 10,000 tasks and 1,200 faults on each database, kept for docs/proof.md
+	@PYTHON=$(PYTHON) deploy/packages.sh test
+	@for database in sqlite postgresql mariadb; do \
+	    $(BIN)/python -m tests.campaign.main --database $$database --tasks 10000 --faults 1200 \
+	        --seed $(SEED) --result tests/campaign/results.jsonl || exit 1; \
+	done
+	$(BIN)/python -m tests.campaign.page
 
 nightly: $(STAMP) ## The long checks: every configuration of the lease model, kills by the hundred
 	@PYTHON=$(PYTHON) deploy/packages.sh test
-	AIRAVATA_NIGHTLY=1 $(BIN)/pytest -m "nightly or faults" --timeout=3600 $(PYTEST_ARGS)
+	AIRAVATA_NIGHTLY=1 $(BIN)/pytest -m "nightly or campaign" --timeout=3600 $(PYTEST_ARGS)
 
 check: lint types arrows floor docs ## Everything but the tests: lint, types, import rules, docs
 

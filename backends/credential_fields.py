@@ -57,12 +57,15 @@ class Kind(abc.ABC):
     """One kind of credential; the first line of its docstring is its sentence for users.
 
     `opens` are the kinds of resources that it may be bound to, `schemes` what it is tested by.
+    `is_sent`: a test shows the secret itself to the server, so that whoever names the server might
+    read it.
     """
 
     name: ClassVar[str]
     opens: ClassVar[frozenset[str]]
     schemes: ClassVar[tuple[str, ...]]
     fields: ClassVar[tuple[Field, ...]]
+    is_sent: ClassVar[bool] = False
 
     @classmethod
     @abc.abstractmethod

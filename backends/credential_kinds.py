@@ -96,6 +96,7 @@ class Token(Kind):
     name = "TOKEN"
     opens = frozenset({"KUBERNETES"})
     schemes = ("https",)
+    is_sent = True
     fields = (
         Field(name="token", meaning="the token, without Bearer.", secret=True, token=True),
         _AUTHORITY,

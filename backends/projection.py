@@ -11,11 +11,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
-from airavata_scheduler.backends import relay
-from airavata_scheduler.backends.relay import Marks, ProjectionMissing, mark
+from airavata_scheduler.backends import relay, spicedb_schema
+from airavata_scheduler.backends.relay import RELAY, Marks, ProjectionMissing, mark
 from airavata_scheduler.backends.spicedb import Fence, Fenced, SpiceDB, spicedb
 from airavata_scheduler.models import deployment, outbox, relations
 from airavata_scheduler.models.database import execute, now_ms, transaction
@@ -36,11 +35,6 @@ class Repaired:
 
     missing: int
     extra: int
-
-
-def schema_text() -> str:
-    """The schema of this version of the scheduler."""
-    return (Path(__file__).parent / "spicedb_schema.zed").read_text(encoding="utf-8")
 
 
 def ensure() -> bool:
@@ -75,7 +69,7 @@ def rebuild(
     marks = relay.read_marks(database)
     if not take_over and marks.deployment not in (None, relay.deployment_id()):
         relay.check_marks(marks)
-    database.write_schema(schema_text())
+    database.write_schema(spicedb_schema.text())
     projection = relay.new_projection()
     try:
         count = _fill(database, marks, projection, progress)
@@ -91,8 +85,11 @@ def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[
     deployment.write(_REBUILD, mine.subject_id)
     database.write([mine], [old for old in marks.relationships() if old != mine], marks.fences())
     fence = Fence(relationship=mine)
+    # Not the position as it was read: a relayer may have got on since then, and one that has that
+    # newer position in mind must be refused as well.
+    _clear(database, RELAY[0], fence, relation="position")
     for kind in relations.KINDS:
-        database.clear(kind, fence)
+        _clear(database, kind, fence)
     count = 0
     for batch in _batches(relations.every()):
         database.write(batch, [], [fence])
@@ -102,15 +99,24 @@ def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[
     # Never a position that was there before: a relayer that still has it in mind must fail.
     position = max(outbox.newest_position() + 1, now_ms())
     outbox.intend(position)
+    # Before the mark that makes checks pass: who dies behind it must leave none that an emptied
+    # SpiceDB does not know, for by such a token nobody could ask, and nothing would look amiss.
+    outbox.forget_tokens()
     final = [mark("projection", projection), mark("position", str(position))]
     token = database.write(final, [mine], [fence])
     with transaction():
-        outbox.forget_tokens()
         named = [outbox.NEWEST, outbox.SHARED, outbox.INTENDED]
         outbox.keep_tokens(named, token=token, position=position)
         relay.note_projection(projection)
         deployment.write(_REBUILD, "")
     return count
+
+
+def _clear(database: SpiceDB, kind: str, fence: Fence, *, relation: str = "") -> None:
+    done = False
+    while not done:
+        done = database.clear_some(kind, fence, relation=relation)
+        deployment.write(_REBUILD, fence.relationship.subject_id)
 
 
 def _batches(found: Iterable[Relationship]) -> Iterator[list[Relationship]]:
@@ -145,7 +151,7 @@ def _differences(database: SpiceDB, kind: str) -> tuple[list[Relationship], list
     there = set(database.relationships(kind))
     wanted = set(relations.every(kind))
     suspects = (there ^ wanted) - _recent_keys()
-    true = relations.true_among(key for key in suspects if relations.is_known(key))
+    true = relations.true_among(suspects)
     absent = sorted(key for key in suspects & true if key not in there)
     surplus = sorted(key for key in suspects - true if key in there)
     return absent, surplus

@@ -65,7 +65,7 @@ __all__ = [
 
 CHECK_TIMEOUT_S: Final = 2.0
 WRITE_TIMEOUT_S: Final = 5.0
-READ_TIMEOUT_S: Final = 300.0
+READ_TIMEOUT_S: Final = 300.0  # of all that stands there
 AWAY_S: Final = 1.0
 MAX_UPDATES: Final = 1000  # SpiceDB's own limit for one write
 
@@ -172,22 +172,26 @@ class SpiceDB:
         )
         return str(answer.written_at.token)
 
-    def clear(self, kind: str, fence: Fence) -> None:
-        """Delete every relationship of the objects of `kind`. Raises Fenced."""
+    def clear_some(self, kind: str, fence: Fence, *, relation: str = "") -> bool:
+        """Delete up to MAX_UPDATES relationships of the objects of `kind`; whether none is left.
+
+        With `relation` only those of that relation. Raises Fenced.
+        """
         request = DeleteRelationshipsRequest(
-            relationship_filter=RelationshipFilter(resource_type=kind),
+            relationship_filter=RelationshipFilter(resource_type=kind, optional_relation=relation),
             optional_preconditions=[_precondition(fence)],
             optional_limit=MAX_UPDATES,
             optional_allow_partial_deletions=True,
         )
+        answer = self._call(
+            lambda: self._client.DeleteRelationships(request, timeout=WRITE_TIMEOUT_S)
+        )
         complete = DeleteRelationshipsResponse.DELETION_PROGRESS_COMPLETE
-        progress = None
-        while progress != complete:
-            progress = self._call(
-                lambda: self._client.DeleteRelationships(request, timeout=WRITE_TIMEOUT_S)
-            ).deletion_progress
+        return bool(answer.deletion_progress == complete)
 
-    def relationships(self, kind: str, object_id: str = "") -> Iterator[Relationship]:
+    def relationships(
+        self, kind: str, object_id: str = "", *, timeout_s: float = READ_TIMEOUT_S
+    ) -> Iterator[Relationship]:
         """Every relationship of the objects of `kind`, or of one object, at the newest state."""
         request = ReadRelationshipsRequest(
             consistency=Consistency(fully_consistent=True),
@@ -195,7 +199,7 @@ class SpiceDB:
                 resource_type=kind, optional_resource_id=object_id
             ),
         )
-        stream = self._call(lambda: self._client.ReadRelationships(request, timeout=READ_TIMEOUT_S))
+        stream = self._call(lambda: self._client.ReadRelationships(request, timeout=timeout_s))
         while True:
             found = self._call(lambda: next(stream, None))
             if found is None:

@@ -21,7 +21,7 @@ from airavata_scheduler.functions.naming import Kind, Target
 from airavata_scheduler.functions.permissions import Permission
 from airavata_scheduler.functions.principals import Principal
 from airavata_scheduler.functions.route_table import ROUTES, Check, Rule
-from airavata_scheduler.models.errors import BadInput, Forbidden, Unauthenticated
+from airavata_scheduler.models.errors import BadInput, Forbidden
 
 __all__ = ["ROUTES", "authorize", "check_routes", "require", "require_all", "target", "targets"]
 
@@ -190,11 +190,3 @@ def check_routes(app: Flask) -> None:
 def register(app: Flask) -> None:
     """Put the gate in front of every route of `app`."""
     app.before_request(_gate)
-
-
-def current_or_none() -> Principal | None:
-    """Who is calling, or None before or without authentication."""
-    try:
-        return principals.current()
-    except Unauthenticated:
-        return None

@@ -185,7 +185,7 @@ def get_input(path: InputPath, query: InputQuery) -> Response:
     """The bytes of one input that the start gate listed."""
     lease = held(path.lease)
     signed = _mac(lease.lease, query.kind, query.of)
-    if not hmac.compare_digest(signed, query.mac):
+    if not hmac.compare_digest(signed.encode(), query.mac.encode()):
         raise Forbidden(
             "This address was not issued for this lease.",
             code="input_not_signed",

@@ -157,7 +157,5 @@ def use_bootstrap_link(body: BootstrapBody) -> tuple[dict[str, Any], int]:
 @api.post("/password-link", responses={200: TokensAnswer})
 def use_password_link(body: PasswordLinkBody) -> dict[str, Any]:
     """Set a password with a one-time link, and log in; every other login of the user ends."""
-    user = bootstrap.user_of_link(body.token)
-    if user is not None:
-        proofs.check_link_code(user, body.code)
-    return open_here(bootstrap.set_password(body.token, body.password), "link").as_json()
+    user_id = bootstrap.set_password(body.token, body.password, body.code)
+    return open_here(user_id, "link").as_json()

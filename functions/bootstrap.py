@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from peewee import IntegrityError
 from pydantic import TypeAdapter, ValidationError
 
-from airavata_scheduler.functions import audit, grants, logins, passwords
+from airavata_scheduler.functions import audit, grants, logins, passwords, proofs, second_factor
 from airavata_scheduler.functions.shapes import UserName
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import now_ms, transaction
@@ -110,8 +110,15 @@ def make_administrator(
     return user_id
 
 
-def set_password(token: str, password: str) -> str:
-    """Use up a password link, end the user's logins; the user's id. Raises Gone or BadInput."""
+def set_password(token: str, password: str, code: str | None) -> str:
+    """Use up a password link, end the user's logins; the user's id.
+
+    `code` is the second factor's, where there is one. Raises Gone or BadInput, and as
+    `proofs.check_link_code`: then the link is not used up.
+    """
+    found = user_of_link(token)
+    if found is not None:
+        proofs.check_link_code(found, code)
     with transaction():
         link = _use(token, "password")
         user = User.get_by_id(link.user_id)
@@ -241,7 +248,7 @@ def submit() -> Response:
         if purpose == "bootstrap":
             make_administrator(token, username=_form_username(), password=password)
         else:
-            set_password(token, password)
+            set_password(token, password, request.form.get("code") or None)
     except AiravataError as error:
         return _page(error.detail, _form(token, purpose), status=error.status)
     return _page("", Markup("<p>Done. Now type: <code>airavata auth login</code></p>"))
@@ -269,7 +276,13 @@ def _purpose(token: str) -> Purpose | None:
 
 
 def _form(token: str, purpose: Purpose) -> Markup:
-    name = Markup()
+    name, code = Markup(), Markup()
+    user = user_of_link(token) if purpose == "password" else None
+    if user is not None and second_factor.is_on(user):
+        code = Markup(
+            '<label for="code">Code of your authenticator, or a recovery code</label>'
+            '<input id="code" name="code" autocomplete="one-time-code" required>'
+        )
     if purpose == "bootstrap":
         name = Markup(
             '<label for="username">User name</label>'
@@ -282,8 +295,8 @@ def _form(token: str, purpose: Purpose) -> Markup:
         'autocomplete="new-password" required>'
         '<label for="again">The same again</label>'
         '<input id="again" name="again" type="password" autocomplete="new-password" required>'
-        "<button>Set</button></form>"
-    ).format(token, name)
+        "{}<button>Set</button></form>"
+    ).format(token, name, code)
 
 
 def _page(error: str, content: Markup, *, status: int = 200) -> Response:

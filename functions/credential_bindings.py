@@ -29,7 +29,7 @@ from airavata_scheduler.functions.shapes import Body, Line, Query, rfc3339
 from airavata_scheduler.models import credentials as rows
 from airavata_scheduler.models.credentials import ResourceKind
 from airavata_scheduler.models.database import now_ms, transaction
-from airavata_scheduler.models.errors import BadInput, Conflict, NotFound
+from airavata_scheduler.models.errors import BadInput, Conflict, Forbidden, NotFound
 from airavata_scheduler.models.tables import (
     ComputeResource,
     Credential,
@@ -215,6 +215,7 @@ def test_credential(body: TestBody) -> dict[str, Any]:
     """Try a credential by a real connection; what came of it is kept."""
     row = Credential.get_by_id(access.target("credential").id)
     target = _address(body, row)
+    _check_trust(row, body)
     value = secret_values.read(row)
     tested = connection_tests.test(
         row.kind,
@@ -232,6 +233,25 @@ def test_credential(body: TestBody) -> dict[str, Any]:
         "fingerprint": tested.fingerprint,
         "host_key": tested.host_key,
     }
+
+
+def _check_trust(row: Credential, body: TestBody) -> None:
+    """Raise Forbidden where the caller could read the value at the server that they name.
+
+    A secret that is sent as it is goes to the endpoints of resources that the credential is bound
+    to; elsewhere only for those who may see it anyway.
+    """
+    if not credential_kinds.KINDS[row.kind].is_sent:
+        return
+    if body.target is None and rows.is_bound(row.id, _resource().id):
+        return
+    if not permissions.decide_ids(principals.current(), [("credential", row.id, "reveal")])[0]:
+        raise Forbidden(
+            f"A test sends the value of {row.name} to the server, and you may not see it.",
+            code="target_needs_reveal",
+            field="target" if body.target is not None else None,
+            hint="Test it with a resource that it is bound to, or ask its owner.",
+        )
 
 
 def _sign(role: str, public_key: str, principal: str, ttl_s: int) -> str:

@@ -33,7 +33,7 @@ from airavata_scheduler.functions.shapes import Body, Line, Name, Text, rfc3339
 from airavata_scheduler.models import credentials as rows
 from airavata_scheduler.models.credentials import Written
 from airavata_scheduler.models.database import now_ms, transaction
-from airavata_scheduler.models.errors import BadInput
+from airavata_scheduler.models.errors import BadInput, Forbidden
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import Credential, User
 
@@ -234,7 +234,16 @@ def _answer(credential_id: str) -> Response:
 
 
 def value_of(kind: str, body: ValueBody) -> Value:
-    """The value that a body brings or wishes for. Raises BadInput that names the field."""
+    """The value that a body brings or wishes for.
+
+    Raises BadInput that names the field, and Forbidden for an SSH_CERTIFICATE of who administers
+    nothing: its value says for which account our own authority signs, root's among them.
+    """
+    if kind == "SSH_CERTIFICATE" and not permissions.is_administrator(principals.current()):
+        raise Forbidden(
+            "Only administrators say for which accounts certificates are signed.",
+            hint="Ask an administrator to make the credential and to share it with you.",
+        )
     if body.generate is not None:
         if body.value is not None:
             raise BadInput("Send value or generate, not both.", field="generate")

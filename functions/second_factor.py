@@ -184,7 +184,7 @@ def step_of(user: User, code: str) -> int | None:
     totp = pyotp.TOTP(secrets().unwrap(user.totp, _context(user.id)).decode())
     digits, now = code.replace(" ", ""), int(time.time()) // STEP_S
     for step in range(now - _LEEWAY_STEPS, now + _LEEWAY_STEPS + 1):
-        if hmac.compare_digest(totp.generate_otp(step), digits):
+        if hmac.compare_digest(totp.generate_otp(step).encode(), digits.encode()):
             return step
     return None
 

@@ -173,6 +173,18 @@ def bind(credential_id: str, kind: ResourceKind, resource_id: str, *, user_id: s
     return True
 
 
+def is_bound(credential_id: str, resource_id: str) -> bool:
+    """Whether the credential is bound to the resource."""
+    return bool(
+        CredentialBinding.select()
+        .where(
+            (CredentialBinding.credential_id == credential_id)
+            & (CredentialBinding.resource_id == resource_id)
+        )
+        .exists()
+    )
+
+
 def unbind(credential_id: str, kind: ResourceKind, resource_id: str) -> bool:
     """End a binding; False if there is none."""
     deleted = (

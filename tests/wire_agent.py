@@ -148,9 +148,9 @@ class Wire:
         found: dict[str, Any] = answer.json
         return found
 
-    def open_session(self, **more: Any) -> dict[str, Any]:
-        """POST /session; remembers the session."""
-        body = {
+    def session_body(self, **more: Any) -> dict[str, Any]:
+        """The body of a new session."""
+        return {
             "boot_id": "boot-1",
             "state_folder_id": "folder-1",
             "version": "0.1.0",
@@ -161,8 +161,11 @@ class Wire:
             "leases": [],
             **more,
         }
+
+    def open_session(self, **more: Any) -> dict[str, Any]:
+        """POST /session; remembers the session."""
         self.session_id = ""
-        answer = self.ok("POST", "/session", body)
+        answer = self.ok("POST", "/session", self.session_body(**more))
         self.session_id = answer["session_id"]
         return answer
 

@@ -90,7 +90,8 @@ def attempt_of(lease: str) -> int:
 
 
 Rule = Callable[[Facts], Iterator[Fault]]
-RULES: list[tuple[str, str, Rule]] = []
+RULES: list[tuple[str, str, str]] = []  # name, invariant, what it rejects
+_FIND: list[Rule] = []
 
 
 def rule(invariant: str) -> Callable[[Callable[[Facts], Iterator[str]]], Rule]:
@@ -103,7 +104,8 @@ def rule(invariant: str) -> Callable[[Callable[[Facts], Iterator[str]]], Rule]:
             for said in find(facts):
                 yield Fault(name=name, invariant=invariant, said=said)
 
-        RULES.append((name, invariant, found))
+        RULES.append((name, invariant, (find.__doc__ or "").strip()))
+        _FIND.append(found)
         return found
 
     return register
@@ -112,7 +114,7 @@ def rule(invariant: str) -> Callable[[Callable[[Facts], Iterator[str]]], Rule]:
 def check(record: Record) -> list[Fault]:
     """Every fault that the record shows; empty for one that keeps all promises."""
     facts = Facts(record)
-    return [fault for _, _, find in RULES for fault in find(facts)]
+    return [fault for find in _FIND for fault in find(facts)]
 
 
 def reruns(record: Record) -> int:

@@ -74,13 +74,12 @@ def run(options: Options, folder: Path) -> Result:
     """One campaign in `folder`."""
     result = Result(database=options.database, seed=options.seed, machine=_machine())
     began = time.monotonic()
-    with site(folder, options.database) as made:
+    with Keeper() as keeper, site(folder, options.database) as made:
         outcome.look_at(made.database_url)
         work = Work(made, options.tasks, options.seed)
         strikes = plan(options.seed, options.faults, set(made.parts), options.pause_s)
         chaos = Chaos(made, strikes, options.seed)
-        keeper = Keeper(made.parts)
-        keeper.start()
+        keeper.keep(made.parts)
         watch = _Watch(Notes(made.histories, "watch"))
         chaos.start()
         work.run()
@@ -89,11 +88,8 @@ def run(options: Options, folder: Path) -> Result:
         stuck = watch.until(lambda: outcome.open_tasks() == 0, timeout_s=options.rest_s)
         result.remarks += [] if stuck is None else [stuck]
         result.wrong_results = _wrong_results(made, work)
-        keeper.end()
-        with_outputs = {
-            e for e, (kind, _) in work.submitted.experiments.items() if kind == "output"
-        }
-        ended = outcome.note_all(Notes(made.histories, "outcome"), with_outputs)
+        keeper.rest()
+        ended = outcome.note_all(Notes(made.histories, "outcome"), work.submitted.with_outputs)
         record = read(made.histories, made.ledger)
     result.tasks = sum(ended.states.values())
     result.states, result.reasons = dict(ended.states), dict(ended.reasons)

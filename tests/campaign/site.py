@@ -110,29 +110,39 @@ class OurPart:
 class Keeper:
     """Starts parts that ended, as systemd does, from one thread: they end with that thread."""
 
-    def __init__(self, parts: Mapping[str, Part]) -> None:
-        self._parts = parts
-        self._stop = threading.Event()
+    def __init__(self) -> None:
+        self._parts: Mapping[str, Part] = {}
+        self._rests = threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self.failures: list[str] = []
 
-    def start(self) -> None:
-        """Begin to look after the parts."""
+    def keep(self, parts: Mapping[str, Part]) -> None:
+        """Look after the parts from now on."""
+        self._parts = parts
         self._thread.start()
 
-    def end(self) -> None:
-        """Start nothing any more."""
-        self._stop.set()
-        self._thread.join()
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End, and with it whatever still runs of what it started."""
+        self._rests.set()
+        self._ended.set()
+
+    def rest(self) -> None:
+        """Start nothing any more; what runs goes on."""
+        self._rests.set()
 
     def _keep(self) -> None:
-        while not self._stop.wait(_RESTART_S):
+        while not self._rests.wait(_RESTART_S):
             for name, part in self._parts.items():
                 if not part.alive:
                     try:
                         part.start()
                     except (AssertionError, OSError) as error:
                         self.failures.append(f"{name}: {error}")  # tried again at the next look
+        self._ended.wait()
 
 
 @dataclass(kw_only=True)

@@ -2,8 +2,9 @@
 
 It imports everything once and forks for each deed, so that a deed costs milliseconds. A deed is a
 request of the API's, or a round of the daemon's; the point at which it is cut off is the moment
-before or after a call of a named function. Whoever is killed there is the deed's own process, or a
-server whose process id the test names; then the deed goes on, and its answer counts.
+before or after a call of a named function, or a step into the database. Whoever is killed there is
+the deed's own process, or a server whose process id the test names; then the deed goes on, and its
+answer counts.
 
 Spoken to by `Doer`, in lines of JSON.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from airavata_scheduler.functions.app import create_app
-from airavata_scheduler.models import database
+from airavata_scheduler.models import database, flow
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.queue import jobs
 
@@ -86,6 +87,14 @@ class Doer:
         """Run one of the daemon's jobs."""
         return self._do({"job": name}, **how)
 
+    def cut_off(self, deed: Mapping[str, Any], step: int) -> Done:
+        """Do a deed whose process dies before its step `step` into the database, from 1.
+
+        Steps are each statement, each commit, and the moment after each commit: whatever is
+        durable, becomes so between two of them. A deed of fewer steps is done and answered.
+        """
+        return self._do({**deed, "step": step}, point=None)
+
     def _do(self, deed: dict[str, Any], *, point: Point | None, victim: int | None = None) -> Done:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -137,14 +146,21 @@ def _serve() -> None:
 def _perform(app: Any, deed: dict[str, Any]) -> tuple[int | None, str]:
     if "where" in deed:
         _arm(deed["where"], later=deed["after"], victim=deed["victim"] or os.getpid())
+    if "step" in deed:
+        _count_down(deed["step"])
     if "job" in deed:
         jobs.BY_CLOCK[deed["job"]]()
+        return None, ""
+    if "flow" in deed:
+        with database.connected():
+            getattr(flow, deed["flow"])(deed["about"])
         return None, ""
     answer = app.test_client().open(
         deed["path"],
         method=deed["method"],
-        json=deed["body"],
-        headers={"Authorization": f"Bearer {deed['token']}"},
+        json=deed.get("body"),
+        data=deed["data"].encode() if "data" in deed else None,
+        headers={"Authorization": f"Bearer {deed['token']}", **deed.get("headers", {})},
     )
     return answer.status_code, answer.text[:2000]
 
@@ -163,6 +179,21 @@ def _arm(where: str, *, later: bool, victim: int) -> None:
             os.kill(victim, signal.SIGKILL)
 
     setattr(holder, name, _around(getattr(holder, name), strike, later=later))
+
+
+def _count_down(step: int) -> None:
+    """Die before the step of that number of the connection to the database."""
+    left = [step]
+
+    def strike() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    # The object behind the proxy: the one through which every statement of ours goes.
+    real: Any = database.database.obj
+    real.execute_sql = _around(real.execute_sql, strike, later=False)
+    real.commit = _around(_around(real.commit, strike, later=False), strike, later=True)
 
 
 def _around(

@@ -37,7 +37,7 @@ from tests.waiting import wait_until
 from tests.work import Site
 
 NIGHTLY = bool(os.environ.get("AIRAVATA_NIGHTLY"))
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.campaign
 RUNS = 20 if NIGHTLY else 1
 DATABASES = ["sqlite", "postgresql", "mariadb"] if NIGHTLY else ["sqlite"]
 # How long a value waits for its row before it counts as nobody's: by night as in production.

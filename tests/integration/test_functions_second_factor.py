@@ -277,6 +277,34 @@ def test_a_password_link_is_no_way_around(api: Api) -> None:
     assert right.status_code == 200
 
 
+def test_the_page_of_a_link_asks_for_the_code_as_well(api: Api) -> None:
+    """Its form has a field for it where there is a second factor; without it nothing is set."""
+    device, _ = protected(person(api))
+    token = token_of(new_password_link(api.config, "ada"))
+    sent = {"token": token, "password": "a new one, ada", "again": "a new one, ada"}
+
+    page = api.nobody.get("//bootstrap?token=" + token)
+    without = api.nobody.request("POST", "//bootstrap", data=sent)
+    wrong = api.nobody.request("POST", "//bootstrap", data={**sent, "code": "é"})
+    unused = LoginLink.select().where(LoginLink.used_at.is_null()).count()
+    right = api.nobody.request("POST", "//bootstrap", data={**sent, "code": device.code()})
+
+    assert 'name="code"' in page.text
+    assert (without.status_code, wrong.status_code, unused) == (401, 401, 1)
+    assert 'name="code"' in without.text
+    assert right.status_code == 200
+
+
+def test_a_code_that_is_no_digits_is_wrong_and_nothing_worse(api: Api) -> None:
+    """Also where no code was ever confirmed."""
+    ada = person(api)
+    ada.post("/users/me/totp", {"password": PASSWORD})
+
+    answer = ada.post("/users/me/totp/confirm", {"code": "é" * 6})
+
+    assert (answer.status_code, answer.json["code"]) == (422, "second_factor_wrong")
+
+
 def test_without_a_password_there_is_nothing_to_protect(api: Api) -> None:
     """Who logs in elsewhere has the second factor there."""
     answer = api.user().post("/users/me/totp", {"password": "x"})

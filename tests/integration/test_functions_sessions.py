@@ -12,6 +12,12 @@ PASSWORD = "correct horse battery"
 HOME = "192.0.2.1"
 
 
+@pytest.fixture(autouse=True)
+def the_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, no wait is over in the middle of a test."""
+    monkeypatch.setattr(login_backoff, "time", SimpleNamespace(monotonic=lambda: 1_000_000.0))
+
+
 def person(api: Api, name: str = "ada") -> LoggedIn:
     """A user with a password, who never logged in with it."""
     user = api.user(name)
