@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from airavata_scheduler.functions import agent_identity
+from airavata_scheduler.functions import agent_identity, forgotten_uploads
 from airavata_scheduler.functions.agent_bodies import lenient_document
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
 from airavata_scheduler.functions.agent_leases import ClaimBody, claim_answer
@@ -99,10 +99,12 @@ def reports() -> dict[str, Any]:
     """Take results in; what is answered `accepted` or `duplicate` is stored for good."""
     body = ReportsBody.model_validate(lenient_document())
     session_id = agent_identity.session_id()
+    # Before the commit: what is stored in a later epoch than is told is only reported once more.
+    told_epoch = epoch.current()
     read = [_read(item) for item in body.items]
     good = [one for one in read if isinstance(one, Report)]
     began = history.now()
-    reported = leases.report(session_id, good)
+    reported = forgotten_uploads.taken_up(session_id, good, leases.report(session_id, good))
     _witness(began, good, reported.verdicts)
     announce(reported.wakeups)
     verdicts = iter(reported.verdicts)
@@ -111,7 +113,7 @@ def reports() -> dict[str, Any]:
         verdict = next(verdicts) if isinstance(one, Report) else one
         lease = said.get("lease") if isinstance(said, dict) else None
         items.append(_document(lease, verdict))
-    return {"items": items, "epoch": epoch.current(), "claim": _claim(body.claim)}
+    return {"items": items, "epoch": told_epoch, "claim": _claim(body.claim)}
 
 
 def _witness(began: float, reports: list[Report], verdicts: list[ReportVerdict]) -> None:

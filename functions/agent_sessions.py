@@ -50,6 +50,7 @@ class SessionBody(AgentBody):
     mode: str = Field("normal", max_length=32)
     unresolved_claims: list[str] = Field(default_factory=list, max_length=MAX_CLAIM_IDS)
     leases: list[HeldEntry] = Field(default_factory=list, max_length=MAX_LEASES)
+    settled: str | None = Field(None, max_length=64)
 
 
 class Delta(AgentBody):
@@ -68,10 +69,15 @@ class Digest(AgentBody):
 
 
 class HeartbeatBody(AgentBody):
-    """What changed since the last heartbeat; `full` every tenth time and when we want it."""
+    """What changed since the last heartbeat; `full` every tenth time and when we want it.
+
+    `epoch` is the newest that the agent has heard of, `settled` the one in which it has reported
+    again all that was acknowledged before.
+    """
 
     seq: int = Field(ge=0, le=2**62)
-    epoch: str | None = None
+    epoch: str | None = Field(None, max_length=64)
+    settled: str | None = Field(None, max_length=64)
     deltas: list[Delta] = Field(default_factory=list, max_length=MAX_LEASES)
     digest: Digest | None = None
     full: list[HeldEntry] | None = Field(None, max_length=MAX_LEASES)
@@ -105,6 +111,7 @@ def open_session(body: SessionBody) -> dict[str, Any]:
         mode=_mode(body.mode),
         unresolved_claims=body.unresolved_claims,
         leases=held,
+        settled=body.settled,
     )
     announce(opened.wakeups)
     compute, timers = _compute(agent.compute_id)
@@ -140,6 +147,9 @@ def heartbeat(body: HeartbeatBody) -> dict[str, Any]:
         unresolved_claims=body.unresolved_claims,
         mode=_mode(body.mode),
         free={**(body.free or {}), "disk": body.disk, "spool": body.spool},
+        # An older agent does not say it; it begins to tell as soon as it hears of the epoch.
+        settled=body.epoch if body.settled is None else body.settled,
+        hold_s=tokens.configuration().outage_grace_s,
     )
     told = {str(lease): verdict for lease, verdict in beat.verdicts}
     agent_identity.note("heartbeat", began, verdicts=told)

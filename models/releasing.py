@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from airavata_scheduler.models.agent_session import Caller, Session, caller_of, live_session
+from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.database import execute, retried, transaction
 from airavata_scheduler.models.lease_records import (
     HoldVerdict,
@@ -84,12 +84,11 @@ def reconcile_session(
         listed = {lease.task_id for lease, _ in held}
         absent = _absent(session, listed, set(unresolved_claims), int(absent_for_s * 1000))
         rows = lock_tasks(listed | absent)
-        caller = caller_of(session)
         verdicts: list[HoldVerdict] = []
         taken: dict[str, Held] = {}
         for lease, phase in held:
             row = rows.get(lease.task_id)
-            verdict = _hold_verdict(row, lease, caller)
+            verdict = _hold_verdict(row, lease, session)
             verdicts.append(verdict)
             if row is not None and verdict in ("keep", "cancel"):
                 _take(taken, session, row, lease, phase)
@@ -149,12 +148,12 @@ def _absent(session: Session, listed: set[str], unresolved: set[str], older_ms: 
     }
 
 
-def _hold_verdict(row: TaskRow | None, lease: LeaseName, caller: Caller) -> HoldVerdict:
+def _hold_verdict(row: TaskRow | None, lease: LeaseName, session: Session) -> HoldVerdict:
     if row is None:
         return "gone"
-    if is_current(row, lease, caller.agent_id) or may_reattach(row, lease, caller):
+    if is_current(row, lease, session.agent_id) or may_reattach(row, lease, session):
         return "keep" if row.cancel_requested_at is None else "cancel"
-    if row.state.is_terminal and is_newest(row, lease, caller.agent_id):
+    if row.state.is_terminal and is_newest(row, lease, session.agent_id):
         # Its result was accepted and the answer got lost; or the task was cancelled under it.
         return "report_again" if row.state is not TaskState.CANCELLED else "superseded"
     return "superseded"
@@ -164,7 +163,7 @@ def truth(session_id: str, lease: LeaseName) -> Truth:
     """What holds for one lease now, changing nothing."""
     session = live_session(session_id)
     row = read_tasks([lease.task_id]).get(lease.task_id)
-    verdict = _hold_verdict(row, lease, caller_of(session))
+    verdict = _hold_verdict(row, lease, session)
     if row is None or (verdict == "superseded" and row.agent_id != session.agent_id):
         # What becomes of other agents' work is not this one's to know.
         return Truth(state=None, verdict=verdict, cancel_requested=False)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airavata_scheduler.models import epoch
 from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.database import (
     change,
@@ -21,6 +22,7 @@ from airavata_scheduler.models.heartbeats import Beat, heartbeat
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.lease_records import HoldVerdict, LeaseName, Phase
 from airavata_scheduler.models.releasing import reconcile_session
+from airavata_scheduler.models.retelling import noted
 from airavata_scheduler.models.rows import insert_rows
 from airavata_scheduler.models.sweeping import LEFT_BEHIND, expire_session
 from airavata_scheduler.models.task_rows import LEASED, for_update
@@ -77,16 +79,19 @@ def open_session(
     mode: str = "normal",
     unresolved_claims: Collection[str] = (),
     leases: Sequence[tuple[LeaseName, Phase | None]] = (),
+    settled: str | None = None,
 ) -> Opened:
     """Begin a session; an older one of the same agent ends as superseded and its leases move here.
 
     `leases` is everything that the agent's journal holds, `unresolved_claims` the claims whose
-    answer it has not seen. Raises NotFound (`agent_unknown`), Unauthenticated (`agent_revoked`),
+    answer it has not seen, `settled` as in a heartbeat: nothing was ever acknowledged to an agent
+    that says `""`. Raises NotFound (`agent_unknown`), Unauthenticated (`agent_revoked`),
     Forbidden (`agent_pending`).
     """
     with transaction():
         compute_id, previous_id, swaps = _lock_agent(agent_id)
         session_id, now = new_id(), now_ms()
+        free = noted({}, epoch.current() if settled == "" else settled)
         superseded, swapped = _supersede(previous_id, session_id, boot_id, now)
         insert_rows(
             "agent_sessions",
@@ -94,7 +99,7 @@ def open_session(
             [
                 (
                     *(session_id, agent_id, compute_id, boot_id[:128], state_folder_id[:128]),
-                    *(now, now, len(leases), mode, "{}", 0, 0),
+                    *(now, now, len(leases), mode, canonical_json(free), 0, 0),
                 )
             ],
         )
@@ -105,14 +110,14 @@ def open_session(
             [session_id, now, version[:64], swaps + swapped, *described, agent_id],
         )
         # Nothing of this agent can be under way: the older session may not claim any more.
-        settled = reconcile_session(session_id, leases, unresolved_claims, absent_for_s=0)
+        reconciled = reconcile_session(session_id, leases, unresolved_claims, absent_for_s=0)
     return Opened(
         session_id=session_id,
         compute_id=compute_id,
-        verdicts=settled.verdicts,
+        verdicts=reconciled.verdicts,
         superseded=superseded,
         swaps=swaps + swapped,
-        wakeups=settled.wakeups,
+        wakeups=reconciled.wakeups,
     )
 
 

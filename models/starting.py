@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from airavata_scheduler.models import attempts
-from airavata_scheduler.models.agent_session import Caller, Session, caller_of, live_session
+from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.counters import CounterChanges
 from airavata_scheduler.models.database import retried, transaction
 from airavata_scheduler.models.lease_records import LeaseName, Mark, Started, StartVerdict
@@ -45,12 +45,11 @@ def start(session_id: str, leases: Sequence[LeaseName]) -> Started:
     with transaction():
         session = live_session(session_id)
         rows = lock_tasks(lease.task_id for lease in leases)
-        caller = caller_of(session)
         verdicts: list[StartVerdict] = []
         held: dict[str, Held] = {}
         for lease in leases:
             row = rows.get(lease.task_id)
-            verdict = _start_verdict(row, lease, caller)
+            verdict = _start_verdict(row, lease, session)
             verdicts.append(verdict)
             if row is not None and verdict in ("ok", "cancel") and not _passed(row):
                 state = row.state if row.state.is_leased else TaskState.LEASED
@@ -64,13 +63,13 @@ def _passed(row: TaskRow) -> bool:
     return row.state.is_leased and row.started_at is not None
 
 
-def _start_verdict(row: TaskRow | None, lease: LeaseName, caller: Caller) -> StartVerdict:
+def _start_verdict(row: TaskRow | None, lease: LeaseName, session: Session) -> StartVerdict:
     if row is None:
         return "gone"
-    if is_current(row, lease, caller.agent_id) or may_reattach(row, lease, caller):
+    if is_current(row, lease, session.agent_id) or may_reattach(row, lease, session):
         return "ok" if row.cancel_requested_at is None else "cancel"
     finished = row.state in (TaskState.COMPLETED, TaskState.FAILED)
-    return "finished" if finished and is_newest(row, lease, caller.agent_id) else "superseded"
+    return "finished" if finished and is_newest(row, lease, session.agent_id) else "superseded"
 
 
 @retried
@@ -100,6 +99,11 @@ def mark(session_id: str, marks: Sequence[Mark]) -> Wakeups:
         return hold(session, held.values())
 
 
+def _forgotten_at(session: Session) -> int:
+    """When a lease was given out of which the row does not know: before the commits were lost."""
+    return session.now if session.epoch_began_at is None else session.epoch_began_at - 1
+
+
 def _started_at(row: TaskRow, one: Mark, now: int) -> int:
     """When the payload began: told as an age, so that the agent's clock does not matter."""
     if row.state is TaskState.RUNNING and row.started_at is not None:
@@ -124,7 +128,7 @@ def hold(session: Session, held: Iterable[Held]) -> Wakeups:
                 one.lease.lease_id,
                 session.agent_id,
                 session.id,
-                one.row.leased_at or session.now,
+                one.row.leased_at or _forgotten_at(session),
                 one.started_at,
             )
         )

@@ -183,12 +183,65 @@ def test_after_a_failover_a_claimed_task_is_not_given_away() -> None:
     world.run(node("simulate", 1))
     change("UPDATE tasks SET created_at = created_at - 60000")
     epoch.bump("restored from a backup")
-    grant = other.claim(1)[0]
+    grant = other.claimed(1, hold_s=0).grants[0]
     report = Report(lease=LeaseName(grant.task_id, 2, new_lease_id()), outcome="completed")
 
     assert agent.report(report) == ["superseded"]
     expire_session(other.session_id, 10, -1)
     assert agent.report(report) == ["superseded"]
+
+
+def test_two_attempts_that_the_database_forgot_come_in_one_batch() -> None:
+    """A failed attempt and the one that succeeded after it: the result is kept (I3)."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1, retries=1))
+    task_id = execute("SELECT id FROM tasks")[0][0]
+    change("UPDATE tasks SET created_at = created_at - 60000")
+    epoch.bump("restored from a backup")
+    first, second = (LeaseName(task_id, number, new_lease_id()) for number in (1, 2))
+    done = Report(lease=second, outcome="completed")
+
+    assert agent.report(replace(done, lease=first, outcome="failed"), done) == ["accepted"] * 2
+    assert counts(experiment_id) == {"completed": 1}
+    assert execute("SELECT lease_id FROM tasks") == [(second.lease_id,)]
+    check_counters()
+
+
+@pytest.mark.parametrize("forgot", ["the second claim", "both claims"])
+def test_a_forgotten_later_attempt_goes_before_the_lease_on_the_row(forgot: str) -> None:
+    """The row's lease had ended when the later one was given out, which the database forgot."""
+    world = World()
+    other, agent = world.agent(), world.agent()
+    experiment_id, grant = one_lease(world, other)
+    first = grant.lease
+    if forgot == "both claims":
+        change("UPDATE tasks SET state = 1, attempt = 0, lease_id = NULL, leased_at = NULL")
+        change("UPDATE nodes SET queued = 1, leased = 0")
+        check_counters()
+    change("UPDATE tasks SET created_at = created_at - 60000, leased_at = leased_at - 60000")
+    epoch.bump("restored from a backup")
+    assert leases.reconcile_session(other.session_id, [(first, None)], ()).verdicts == ["keep"]
+    second = Report(lease=LeaseName(first.task_id, 2, new_lease_id()), outcome="completed")
+
+    assert agent.report(second) == ["accepted"]
+    assert other.report(replace(second, lease=first)) == ["superseded"]
+    assert counts(experiment_id) == {"completed": 1}
+    check_counters()
+
+
+def test_a_lease_given_out_after_the_loss_is_never_superseded_by_a_forgotten_one() -> None:
+    """A later attempt, if it ever was: the task has been claimed in the present epoch."""
+    world = World()
+    other, agent = world.agent(), world.agent()
+    world.run(node("simulate", 1))
+    change("UPDATE tasks SET created_at = created_at - 60000")
+    epoch.bump("restored from a backup")
+    grant = other.claimed(1, hold_s=0).grants[0]
+    later = Report(lease=LeaseName(grant.task_id, 7, new_lease_id()), outcome="completed")
+
+    assert agent.report(later) == ["superseded"]
+    assert other.complete([grant]) == ["accepted"]
 
 
 def test_failures_of_the_task_use_up_the_users_budget() -> None:
@@ -640,6 +693,7 @@ def test_the_number_of_statements_does_not_depend_on_the_batch(
     agent = world.agent()
     world.run(node("simulate", 60), node("plot", foreach="simulate"))
     grants = agent.claim(size)
+    epoch.current()  # every answer reads it, at most every five seconds
     said: list[str] = []
     run = database.obj.execute_sql
 

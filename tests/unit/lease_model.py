@@ -149,14 +149,16 @@ def may_reattach(state: State, lease: Lease, rules: Rules) -> bool:
     """Whether a task that nobody holds may go back to a lease.
 
     As `report_rules.may_reattach`: to the newest lease; and to one that the row does not know only
-    if the database lost commits, and gave out no other lease since.
+    if the database lost commits, and gave out no other lease since. That one may also be later than
+    the lease that the row names.
     """
     server = state.server
-    if server.state != "Q" or rules.reattach == "never":
+    if server.state == "D" or rules.reattach == "never":
         return False
-    if server.newest == lease:
+    if server.state == "Q" and server.newest == lease:
         return True
-    forgotten = state.epoch > 0 and server.attempt <= lease[2]
+    held = server.state == "L"
+    forgotten = state.epoch > 0 and server.attempt + held <= lease[2]
     since = rules.claims_outrank_forgotten and server.leased_epoch == state.epoch
     return rules.reattach == "newest or forgotten" and forgotten and not since
 
@@ -204,8 +206,8 @@ def on_start(state: State, message: Message, rules: Rules) -> State:
         return send(state._replace(server=server._replace(started=True)), ("startok", lease))
     if may_reattach(state, lease, rules):
         known = server.granted if lease in server.granted else (*server.granted, lease)
-        # When it was given out nobody knows, where the row does not: now, then.
-        epoch = state.epoch if server.leased_epoch < 0 else server.leased_epoch
+        # One that the row does not know was given out before the commits were lost.
+        since = server.leased_epoch if server.newest == lease else state.epoch - 1
         held = server._replace(
             state="L",
             attempt=lease[2],
@@ -213,7 +215,7 @@ def on_start(state: State, message: Message, rules: Rules) -> State:
             started=True,
             granted=known,
             newest=lease,
-            leased_epoch=epoch,
+            leased_epoch=since,
         )
         return send(state._replace(server=held), ("startok", lease))
     return send(state, ("stale", lease))
