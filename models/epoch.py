@@ -42,7 +42,7 @@ OUTAGE_GRACE_S = 300.0
 CACHE_S = 5.0
 EPOCH_LENGTH = 12
 
-_INCARNATION, _COUNTER, _REASON = "incarnation", "epoch_counter", "epoch_reason"
+_INCARNATION, _TOKEN, _REASON = "incarnation", "epoch_token", "epoch_reason"
 _TICK, _GRACE, _IDENTITY = "sweep_tick", "grace_until", "identity"
 _REACHABLE = "agents_api_tick"
 
@@ -98,7 +98,7 @@ def _read() -> str:
     global _seen  # noqa: PLW0603  the one cache of this module
     pool, made = database.obj, database.obj.made
     incarnation, is_new = _noted()
-    epoch = _epoch(incarnation, _counter())
+    epoch = _epoch(incarnation, deployment.read(_TOKEN))
     if not (is_new and database.in_transaction()):  # what is noted in one may be taken back
         with _lock:
             _seen = _Seen(pool=pool, made=made, epoch=epoch, at_s=time.monotonic())
@@ -130,13 +130,9 @@ def last_sign_before() -> int:
     return int(said) if said.isdecimal() else 0
 
 
-def _epoch(incarnation: str, counter: int) -> str:
+def _epoch(incarnation: str, token: str | None) -> str:
     # A digest: the identity of our server is nobody else's business.
-    return hashlib.sha256(f"{incarnation}/{counter}".encode()).hexdigest()[:EPOCH_LENGTH]
-
-
-def _counter() -> int:
-    return int(deployment.read(_COUNTER) or 0)
+    return hashlib.sha256(f"{incarnation}/{token}".encode()).hexdigest()[:EPOCH_LENGTH]
 
 
 @retried
@@ -146,7 +142,9 @@ def bump(reason: str, *, grace_s: float = OUTAGE_GRACE_S) -> str:
     The new epoch. Nothing expires for `grace_s`.
     """
     with transaction():
-        deployment.write(_COUNTER, str(_counter() + 1))
+        # Random, for a number would come back with the backup: the second restore of one backup
+        # would look to agents like the first, and what they reported in between would stay lost.
+        deployment.write(_TOKEN, secrets.token_hex(16))
         deployment.write(_REASON, reason)
         _begin()
         _begin_grace(grace_s)
