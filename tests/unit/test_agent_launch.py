@@ -46,6 +46,7 @@ class _Site:
         self.crash_point: Callable[[str], None] = lambda _name: None
         self.journal = SimpleNamespace(commit=lambda *_items: None, append=lambda *_items: 1)
         self.shepherd = SimpleNamespace(send=lambda order: self._tell("shepherd", order))
+        self.history = SimpleNamespace(note=lambda *_a, **_k: None)
         self.watch = SimpleNamespace(expect=lambda held: self._tell("watch", list(held)))
         self.reports = SimpleNamespace(add=lambda held, item: self._tell("report", (held, item)))
         self.finisher = SimpleNamespace(
