@@ -89,6 +89,7 @@ class AgentApi:
         self.orders: Json = {"drain": False, "pause": False, "rotate": False, "log_level": None}
         self.verdicts: dict[str, str] = {}
         self.attention = False
+        self.before_call: Callable[[str, Json], None] = lambda _path, _body: None
         self._last_seq = -1
         self._server: ThreadingHTTPServer | None = None
 
@@ -457,6 +458,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault is not None and fault.kind == "hold":
             fault.gate.wait(30)
+        self.twin.before_call(path, body if isinstance(body, dict) else {})
         with self.twin.lock:
             self.twin.calls.append((self.command, path, body if isinstance(body, dict) else {}))
             try:

@@ -263,6 +263,21 @@ def test_an_upload_that_never_came_is_not_taken_up(wire: Wire) -> None:
     assert Artifact.select().count() == 1
 
 
+def test_two_attempts_never_write_the_same_place(wire: Wire) -> None:
+    """An older attempt's upload that still runs cannot end up in a newer one's file."""
+    older = one_lease(wire)
+    wire.put_artifact(older, "RESULT", "result.csv", b"older")
+    wire.ok("POST", "/leases/release", {"leases": [older], "reason": "drain"})
+    Task.update(available_at=0).execute()
+    newer = wire.claim(1)["leases"][0]["lease"]
+    wire.put_artifact(newer, "RESULT", "result.csv", DATA)
+
+    places = [(row.lease_id, row.storage_key) for row in Artifact.select()]
+
+    assert {lease for lease, _ in places} == {text.split(".")[2] for text in (older, newer)}
+    assert len({place for _, place in places}) == 2
+
+
 def test_uploads_to_forbidden_places(wire: Wire) -> None:
     """Paths that leave the attempt's folder, and bytes with another digest, are refused."""
     lease = one_lease(wire)

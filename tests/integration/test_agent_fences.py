@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from airavata_scheduler.agent import pool_worker, processes
 from airavata_scheduler.agent.framing import bind_socket, connect_socket, frame, read_json
@@ -29,17 +32,21 @@ def _in_child(deed: Any) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_a_second_wrapper_of_a_lease_ends_as_a_duplicate(tmp_path: Path) -> None:
-    """The order given twice: the script ran once, the first one's exit.json stays."""
-    folder = Places(tmp_path).make("t.1." + "0" * 32)
-    order = {
+def _order(folder: Path, script: str) -> dict[str, Any]:
+    return {
         "lease": folder.name,
         "folder": str(folder),
-        "script": f"#!/bin/sh\necho ran >> {tmp_path}/ledger\n",
+        "script": f"#!/bin/sh\n{script}\n",
         "environment": {"PATH": os.environ["PATH"]},
         "log_bytes": 1 << 20,
         "boot_id": "b",
     }
+
+
+def test_a_second_wrapper_of_a_lease_ends_as_a_duplicate(tmp_path: Path) -> None:
+    """The order given twice: the script ran once, the first one's exit.json stays."""
+    folder = Places(tmp_path).make("t.1." + "0" * 32)
+    order = _order(folder, f"echo ran >> {tmp_path}/ledger")
 
     first = _in_child(Wrapper(order).run)
     second = _in_child(Wrapper(order).run)
@@ -47,6 +54,39 @@ def test_a_second_wrapper_of_a_lease_ends_as_a_duplicate(tmp_path: Path) -> None
     assert (first, second) == (0, DUPLICATE)
     assert (tmp_path / "ledger").read_text() == "ran\n"
     assert (read_json(folder / "exit.json") or {})["exit_code"] == 0
+
+
+def test_the_end_is_on_the_disk_before_it_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of `exit.json` are synced before the name is there: it is whole or not at all."""
+    folder = Places(tmp_path).make("t.1." + "0" * 32)
+    seen = tmp_path / "seen"
+    real = os.fsync
+
+    def noted(fd: int) -> None:
+        real(fd)
+        there = (folder / "exit.json").exists()
+        data = Path(f"/proc/self/fd/{fd}").read_bytes()
+        with seen.open("ab") as file:
+            file.write(b"%d %s\n" % (there, data))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    assert _in_child(Wrapper(_order(folder, "exit 3")).run) == 0
+
+    assert seen.read_bytes() == b"0 " + (folder / "exit.json").read_bytes() + b"\n"
+
+
+def test_a_payload_that_is_deaf_to_term_is_killed(tmp_path: Path) -> None:
+    """At its time limit TERM, after the grace KILL."""
+    folder = Places(tmp_path).make("t.1." + "0" * 32)
+    deaf = "trap '' TERM; while :; do sleep 0.05; done"
+    order = _order(folder, deaf) | {"timeout_s": 0.2, "grace_s": 0.2}
+
+    assert _in_child(Wrapper(order).run) == 0
+
+    ended = read_json(folder / "exit.json") or {}
+    assert (ended["reason"], ended["signal"]) == ("timeout", signal.SIGKILL)
 
 
 def test_a_call_that_is_sent_again_is_not_run_again(tmp_path: Path) -> None:

@@ -146,6 +146,26 @@ def test_a_new_epoch_brings_acknowledged_results_again(twin: AgentApi, agent: Ag
     assert len(twin.tasks[task].reports) == 2
 
 
+def test_a_restart_meets_a_new_epoch(twin: AgentApi, agent: AgentProcess) -> None:
+    """The agent was away while the server lost its last commits: its session tells it so."""
+    task = twin.add(agent.note("ran"))
+    agent.start()
+    agent.done()
+    wait_until(lambda: not _leases(agent), message="the acknowledgement")
+    agent.kill()
+
+    with twin.lock:
+        twin.epoch = "e2"
+        twin.tasks[task].result = None
+        twin.tasks[task].state = "leased"
+        twin.tasks[task].offer = {**twin.tasks[task].offer, "gate": "never"}
+    agent.start()
+    agent.done()
+
+    assert agent.lines() == ["ran"]
+    assert (twin.result(task) or {})["outcome"] == "completed"
+
+
 def _leases(agent: AgentProcess) -> list[object]:
     found: list[object] = json.loads(agent.verb("status", "--json").stdout)["leases"]
     return found

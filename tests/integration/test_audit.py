@@ -176,6 +176,23 @@ def test_every_column_is_in_the_hash(fresh_database: str, name: str) -> None:
     assert verify_export(exported()).fault == fault
 
 
+def test_an_entry_is_chained_to_the_one_before(fresh_database: str) -> None:
+    """Who changes an entry and its hash rightly breaks the one behind it."""
+    write(3)
+    seal_all()
+    execute("UPDATE audit SET actor_id = 'eve' WHERE seq = 2")
+    first, second, _ = audit_chain.entries()
+    content = {name: value for name, value in second.items() if name != "hash"}
+    changed = audit_chain.entry_hash(first["hash"], content)
+    execute("UPDATE audit SET hash = %s WHERE seq = 2", (changed,))
+
+    fault = audit_chain.verify().fault
+
+    assert fault is not None
+    assert fault.startswith("Entry 3 ")
+    assert verify_export(exported()).fault == fault
+
+
 def test_an_entry_behind_the_head_is_found(fresh_database: str) -> None:
     """Somebody chained an entry of their own, rightly, but the head does not know it."""
     write(3)

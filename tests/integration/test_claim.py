@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from airavata_scheduler.models import leases
-from airavata_scheduler.models.database import change, connected, database, execute
+from airavata_scheduler.models import claiming, leases
+from airavata_scheduler.models.database import change, connected, database, dialect, execute
 from airavata_scheduler.models.errors import BadInput
 from airavata_scheduler.models.lease_records import Free, LeaseName
+from airavata_scheduler.models.node_facts import NodeFacts, facts_of
 from tests.integration.world import PLENTY, World, check_counters, counts, node
 
 pytestmark = pytest.mark.usefixtures("fresh_database")
@@ -128,6 +131,74 @@ def test_another_agents_claim_id_gets_nothing() -> None:
     first.claimed(1, claim_id="mine")
 
     assert second.claimed(1, claim_id="mine").grants == []
+
+
+def test_claims_of_one_session_come_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim and its repetition at the same moment: the second waits and gets the same leases."""
+    world = World()
+    agent = world.agent()
+    world.run(node("simulate", 4))
+    arrived, second_is_done = threading.Event(), threading.Event()
+
+    def first_waits(sql: str, params: Sequence[Any] = ()) -> int:
+        # The first claim knows by now that its id was not answered yet.
+        if not arrived.is_set():
+            arrived.set()
+            second_is_done.wait(0.5)  # in vain: the second cannot get so far
+        return change(sql, params)
+
+    def claim() -> set[LeaseName]:
+        with connected():
+            answer = leases.claim(
+                session_id=agent.session_id, claim_id="once", seq=1, max_tasks=2, free=PLENTY
+            )
+        return {grant.lease for grant in answer.grants}
+
+    monkeypatch.setattr(claiming, "change", first_waits)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(claim)
+        assert arrived.wait(10)
+        second = pool.submit(claim)
+        second.add_done_callback(lambda _: second_is_done.set())
+        granted = first.result(30), second.result(30)
+
+    assert len(granted[0]) == 2
+    assert granted[0] == granted[1]
+    assert execute("SELECT COUNT(*) FROM tasks WHERE state = 2") == [(2,)]
+    check_counters()
+
+
+def test_a_task_that_is_being_granted_is_left_to_its_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another agent's claim gets the next task meanwhile, and does not wait for the first one."""
+    if dialect() == "sqlite":
+        pytest.skip("one writer at a time: nothing happens meanwhile")
+    world = World()
+    agents = world.agent(), world.agent()
+    world.run(node("simulate", 2))
+    chosen, second_is_done = threading.Event(), threading.Event()
+
+    def first_waits(node_ids: Iterable[str]) -> dict[str, NodeFacts]:
+        if not chosen.is_set():
+            chosen.set()
+            assert second_is_done.wait(10), "the second claim waits for the first one"
+        return facts_of(node_ids)
+
+    def claim(number: int) -> list[str]:
+        with connected():
+            return [grant.task_id for grant in agents[number].claimed(1).grants]
+
+    monkeypatch.setattr(claiming, "facts_of", first_waits)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(claim, 0)
+        assert chosen.wait(10)
+        second = pool.submit(claim, 1)
+        second.add_done_callback(lambda _: second_is_done.set())
+        granted = [*first.result(30), *second.result(30)]
+
+    assert len(granted) == len(set(granted)) == 2
+    check_counters()
 
 
 def test_only_tasks_that_fit_are_granted() -> None:

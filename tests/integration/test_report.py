@@ -136,6 +136,32 @@ def test_a_lease_id_that_was_guessed_wrong_is_refused() -> None:
     assert state_of(grant) == 2
 
 
+def test_another_attempt_of_the_same_lease_is_refused() -> None:
+    """The random lease id alone is no fence either: the attempt's number has to match."""
+    world = World()
+    agent = world.agent()
+    _, grant = one_lease(world, agent)
+    forged = replace(grant, lease=replace(grant.lease, attempt=grant.attempt + 1))
+
+    assert agent.complete([forged]) == ["superseded"]
+    assert leases.start(agent.session_id, [forged.lease]).verdicts == ["superseded"]
+    assert state_of(grant) == 2
+
+
+def test_a_result_after_the_tasks_end_changes_nothing() -> None:
+    """Cancelled while its agent was silent: the newest lease is not current any more (I1)."""
+    world = World()
+    agent = world.agent()
+    experiment_id, grant = one_lease(world, agent)
+    expire(agent)
+    work(flow.cancel_task(grant.task_id))
+    agent.open()
+
+    assert agent.complete([grant]) == ["superseded"]
+    assert counts(experiment_id) == {"cancelled": 1}
+    check_counters()
+
+
 def test_an_attempt_from_the_future_is_not_believed_without_a_failover() -> None:
     """While the database never lost commits, only the lease on the row counts."""
     world = World()
@@ -159,6 +185,25 @@ def test_a_result_whose_claim_the_database_forgot_is_accepted() -> None:
 
     assert agent.report(report) == ["accepted"]
     assert agent.report(report) == ["duplicate"]
+    assert counts(experiment_id) == {"completed": 1}
+    check_counters()
+
+
+def test_two_leases_of_one_task_in_one_batch() -> None:
+    """After a failover both could be believed: the first one is, the second is superseded (I1)."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1))
+    task_id = execute("SELECT id FROM tasks")[0][0]
+    change("UPDATE tasks SET created_at = created_at - 60000")
+    epoch.bump("restored from a backup")
+    first, second = (
+        Report(lease=LeaseName(task_id, attempt, new_lease_id()), outcome="completed")
+        for attempt in (2, 3)
+    )
+
+    assert agent.report(first, second) == ["accepted", "superseded"]
+    assert execute("SELECT lease_id FROM tasks") == [(first.lease.lease_id,)]
     assert counts(experiment_id) == {"completed": 1}
     check_counters()
 
@@ -398,6 +443,18 @@ def test_artifacts_are_published_by_the_accepted_report() -> None:
     assert execute("SELECT state FROM artifacts") == [("published",)]
 
 
+def test_an_attempt_that_failed_publishes_nothing() -> None:
+    """Its uploads stay staged, although its report is accepted."""
+    world = World()
+    agent = world.agent()
+    _, grant = one_lease(world, agent)
+    artifact(grant)
+
+    assert agent.report(replace(failed(grant), artifacts=(said(),))) == ["accepted"]
+
+    assert execute("SELECT state FROM artifacts") == [("staged",)]
+
+
 def test_a_superseded_attempt_publishes_nothing() -> None:
     """Its uploads stay staged."""
     world = World()
@@ -456,6 +513,22 @@ def test_a_cancelled_task_ends_cancelled_unless_it_succeeded_first() -> None:
     check_counters()
 
 
+def test_a_cancelled_task_whose_agent_is_gone_ends_cancelled() -> None:
+    """Also where one more loss would have failed it: the cancel came before any result (I6)."""
+    world = World()
+    agent = world.agent()
+    experiment_id, grant = one_lease(world, agent)
+    for _ in range(3):
+        agent.report(lost(grant))
+        grant = again(agent)
+    flow.cancel_task(grant.task_id)
+
+    expire(agent)
+
+    assert counts(experiment_id) == {"cancelled": 1}
+    check_counters()
+
+
 def test_an_expired_lease_is_requeued_and_its_late_result_still_counts() -> None:
     """While nobody else claimed the task, the newest lease is attached again."""
     world = World()
@@ -503,6 +576,19 @@ def test_nothing_expires_in_the_grace_after_an_outage() -> None:
     leases.expire_offers()
 
     assert state_of(grant) == 2
+
+
+def test_a_session_that_spoke_meanwhile_does_not_expire() -> None:
+    """The sweep listed it as silent; its heartbeat came before its turn (I7)."""
+    world = World()
+    agent = world.agent()
+    _, grant = one_lease(world, agent)
+
+    requeued, _ = expire_session(agent.session_id, 10, 60_000)
+
+    assert requeued == 0
+    assert state_of(grant) == 2
+    assert execute("SELECT ended_at FROM agent_sessions") == [(None,)]
 
 
 def test_expiry_takes_a_bounded_number_of_tasks_a_call() -> None:

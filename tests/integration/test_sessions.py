@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from functools import reduce
 from threading import Thread
@@ -190,6 +191,24 @@ def test_a_heartbeat_tells_of_marks_and_costs_one_session_row() -> None:
     assert heartbeat_at > now_ms() - 60_000
     assert free == '{"cpu":3}'
     assert counts(experiment_id) == {"running": 1}
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_only_the_databases_clock_counts(days: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An API whose own clock is a day off keeps its agents alive all the same, and expires none."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1))
+    agent.claim(1)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + days * 86_400)
+
+    agent.beat()
+    work(leases.expire_sessions(requeue_after_s=60))
+
+    heartbeat_at = execute("SELECT heartbeat_at FROM agent_sessions")[0][0]
+    assert abs(heartbeat_at - now_ms()) < 60_000
+    assert counts(experiment_id) == {"leased": 1}
 
 
 def test_a_lease_that_expired_is_attached_again_by_the_full_list() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,22 @@ def test_a_corrupt_record_ends_the_reading(position: str, tmp_path: Path) -> Non
     assert found.was_torn
 
 
+def test_a_commit_returns_after_its_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is acknowledged survives the power, not only the process."""
+    journal = Journal(tmp_path)
+    synced: list[int] = []
+    real = os.fsync
+
+    def noted(fd: int) -> None:
+        synced.append(os.fstat(fd).st_size)
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    journal.commit(_grant(1))
+
+    assert synced == [(tmp_path / "00000001.log").stat().st_size]
+
+
 def test_many_threads_share_fsyncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits of the same moment wait for one fsync, and none returns before it."""
     journal = Journal(tmp_path)
@@ -168,6 +185,25 @@ def test_history_gives_acknowledged_reports_once(tmp_path: Path) -> None:
     leases = [item["lease"] for item in journal.history()]
 
     assert leases == [_offer(n)["lease"] for n in range(10) if n != 4]
+
+
+def test_acknowledged_results_are_kept_for_seven_days(tmp_path: Path) -> None:
+    """A failover may lose commits of days ago: until then the result can be reported again."""
+    journal = Journal(tmp_path, segment_bytes=500)
+    for number in range(6):
+        journal.commit(_grant(number), _report(number), _acked(number))
+    closed = sorted(tmp_path.glob("*.log"))[:-1]
+    now = time.time()
+    os.utime(closed[0], (now, now - 8 * 86_400))
+    for path in closed[1:]:
+        os.utime(path, (now, now - 6 * 86_400))
+    while sorted(tmp_path.glob("*.log"))[0] == closed[0]:
+        journal.commit(_grant(7), _report(7), _acked(7))
+
+    kept = sorted(tmp_path.glob("*.log"))
+
+    assert kept[: len(closed) - 1] == closed[1:]
+    assert _offer(5)["lease"] in [item["lease"] for item in journal.history()]
 
 
 def test_a_full_disk_still_takes_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

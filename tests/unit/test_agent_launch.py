@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from airavata_scheduler.agent.loop_watch import WatchLoop
 from airavata_scheduler.agent.machine import Capacity
 from airavata_scheduler.agent.places import Places
 from airavata_scheduler.agent.policy import Policy
+from airavata_scheduler.agent.processes import start_ticks
 from airavata_scheduler.agent.stopper import Stopper
 
 
@@ -46,6 +48,8 @@ class _Site:
         self.crash_point: Callable[[str], None] = lambda _name: None
         self.journal = SimpleNamespace(commit=lambda *_items: None, append=lambda *_items: 1)
         self.shepherd = SimpleNamespace(send=lambda order: self._tell("shepherd", order))
+        self.beat = SimpleNamespace(news=lambda: None)
+        self.scripts_run = threading.Event()
         self.history = SimpleNamespace(note=lambda *_a, **_k: None)
         self.watch = SimpleNamespace(expect=lambda held: self._tell("watch", list(held)))
         self.reports = SimpleNamespace(add=lambda held, item: self._tell("report", (held, item)))
@@ -108,6 +112,30 @@ def test_a_cancel_before_the_folder_is_there_is_found_by_the_wrapper(site: _Site
 
     assert held.phase == LAUNCHING
     assert (site.places.of(held.lease) / "cancel").exists()
+
+
+@pytest.mark.parametrize("who", ["the wrapper", "another start", "another boot"])
+def test_a_wrapper_is_known_by_more_than_its_process_id(who: str, site: _Site) -> None:
+    """Its id comes round again: with another start time, or after a boot, it is somebody else."""
+    held = _held(1)
+    site.book.add(held)
+    site.book.take_ready()
+    folder = site.places.make(held.lease)
+    (folder / "started").mkdir()
+    payload = {
+        "wrapper": os.getpid(),
+        "wrapper_ticks": (start_ticks(os.getpid()) or 0) - (who == "another start"),
+        "boot_id": "an earlier boot" if who == "another boot" else site.boot_id,
+        "started_at": 1.0,
+        "gpus": [],
+    }
+    (folder / "payload.json").write_bytes(compact(payload))
+    watch = WatchLoop(cast("Any", site))
+    watch.expect([held])
+
+    watch._sweep()
+
+    assert site.told == ([] if who == "the wrapper" else [("ended", (held, None))])
 
 
 @pytest.mark.parametrize(
