@@ -5,6 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from tests.bad_input.case import Case
-from tests.bad_input.families import paths
+from tests.bad_input.families import paths, requests
 
-CASES: Final[tuple[Case, ...]] = (*paths.CASES,)
+CASES: Final[tuple[Case, ...]] = (*paths.CASES, *requests.CASES)
