@@ -5,6 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from tests.bad_input.case import Case
-from tests.bad_input.families import paths, requests
+from tests.bad_input.families import encodings, paths, requests
 
-CASES: Final[tuple[Case, ...]] = (*paths.CASES, *requests.CASES)
+CASES: Final[tuple[Case, ...]] = (*paths.CASES, *encodings.CASES, *requests.CASES)
