@@ -18,9 +18,9 @@ class Case:
     """One request.
 
     `send` is `WHO METHOD PATH`, where WHO is somebody of the world (`ada`, `root`, `eve`, `nobody`,
-    `agent`) and the path and strings of `json` may hold places such as `{experiment}`. `data` is
-    the raw body, or makes it. Where `code` is None the request is taken, and `holds` says what must
-    be true then: the input did no harm.
+    `agent`, `other_agent`); the path and strings of `json` may hold places such as `{experiment}`.
+    `data` is the raw body, or makes it. Where `code` is None the request is taken, and `holds` says
+    what must be true then: the input did no harm.
     """
 
     family: int
@@ -47,13 +47,4 @@ class Case:
     @property
     def where(self) -> str:
         """Which surface it is tried on: the users' API or the agents'."""
-        return "agent_api" if self.who == "agent" else "api"
-
-
-def each(family: int, send: str, values: Mapping[str, Any], **rest: Any) -> tuple[Case, ...]:
-    """A case for each value: name → what `json` is; or, where `json_of` makes it, the value."""
-    make = rest.pop("json_of", lambda value: value)
-    return tuple(
-        Case(family=family, name=name, send=send, json=make(value), **rest)
-        for name, value in values.items()
-    )
+        return "agent_api" if self.who.endswith("agent") else "api"

@@ -27,6 +27,7 @@ class World:
     eve: LoggedIn
     nobody: Caller
     agent: Wire
+    other_agent: Wire
     places: Mapping[str, str]
 
     @classmethod
@@ -56,6 +57,7 @@ class World:
             eve=eve,
             nobody=api.nobody,
             agent=agent,
+            other_agent=agent.beside(),
             places=places,
         )
 
@@ -70,8 +72,9 @@ class World:
         if case.data is not None:
             options["data"] = case.data() if callable(case.data) else case.data
             options["headers"].setdefault("Content-Type", "application/json")
-        if who == "agent":
-            found = self.agent.call(method, path.removeprefix(BASE), **options)
+        if who.endswith("agent"):
+            wire: Wire = getattr(self, who)
+            found = wire.call(method, path.removeprefix(BASE), **options)
         else:
             caller: Caller = getattr(self, who)
             found = caller.request(method, path.removeprefix(PREFIX), **options)
