@@ -48,7 +48,7 @@ class RotateValueBody(ValueBody):
 class RevealBody(Body):
     """Which version to show: the one that counts, or one before that has not ended."""
 
-    version: int | None = Field(None, ge=1)
+    version: int | None = Field(None, ge=1, le=2**31 - 1)
 
 
 class RevealAnswer(BaseModel):

@@ -55,14 +55,8 @@ def started_watch(
             stdout=output,
             stderr=output,
             start_new_session=True,
-            preexec_fn=_hear_interrupts,
         )
     return process, said
-
-
-def _hear_interrupts() -> None:
-    """As in a terminal, also where the tests themselves run in the background of a script."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def alive(pid: int) -> bool:
