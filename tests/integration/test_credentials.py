@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from airavata_scheduler.backends import openbao, secret_collector
-from airavata_scheduler.models.database import execute
+from airavata_scheduler.models import credentials as rows
+from airavata_scheduler.models.credentials import Written
+from airavata_scheduler.models.database import execute, now_ms, transaction
+from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import AuditEntry, Credential, CredentialVersion
 from tests.api import Api, LoggedIn, MakeApi, refill
 from tests.canaries import canary
@@ -235,6 +238,44 @@ def test_orphans_are_collected_once_they_are_old(ada: LoggedIn, monkeypatch: Any
     assert old.versions == 1
     assert openbao.secrets().versions(orphan) == []
     assert reveal(ada).json["value"] == PASSWORD
+
+
+def test_the_databases_clock_makes_no_orphan(ada: LoggedIn, monkeypatch: Any) -> None:
+    """It may be minutes ahead of OpenBao's: a value that was just written waits for its row."""
+    made, orphan = make(ada), new_id()
+    openbao.secrets().write(orphan, {"a": CANARY}, write_id=orphan, expected=0)
+    openbao.secrets().write(made["id"], {"a": CANARY}, write_id=orphan, expected=1)
+    monkeypatch.setattr(secret_collector, "now_ms", lambda: now_ms() + 300_000)
+
+    collected = secret_collector.collect()
+
+    assert collected.versions == 0
+    assert len(openbao.secrets().versions(orphan)) == 1
+
+
+def test_a_row_that_comes_while_the_collector_looks_is_seen(
+    ada: LoggedIn, monkeypatch: Any
+) -> None:
+    """It had not been there when the run began; the value is no orphan."""
+    monkeypatch.setattr(secret_collector, "ORPHAN_MS", -60_000)
+    credential_id, versions = new_id(), openbao.OpenBao.versions
+    openbao.secrets().write(credential_id, PASSWORD, write_id=credential_id, expected=0)
+
+    def meanwhile(self: openbao.OpenBao, path: str) -> list[openbao.Stored]:
+        if path == credential_id and not Credential.select().exists():
+            written = Written(number=1, write_id=credential_id, public={}, expires_at=None)
+            with transaction():
+                rows.insert(
+                    path, written, name="late", kind="PASSWORD", description="", owner_id=ada.id
+                )
+        return versions(self, path)
+
+    monkeypatch.setattr(openbao.OpenBao, "versions", meanwhile)
+
+    secret_collector.collect()
+
+    assert Credential.select().count() == 1
+    assert not openbao.secrets().versions(credential_id)[0].destroyed
 
 
 def test_binding_and_its_explanation(api: Api, ada: LoggedIn) -> None:
