@@ -307,6 +307,35 @@ def test_binding_and_its_explanation(api: Api, ada: LoggedIn) -> None:
     assert ada.get(where).json["chosen"] is None
 
 
+def test_an_openbao_that_is_away_is_asked_once(
+    ada: LoggedIn, openbao_server: OpenBao, monkeypatch: Any
+) -> None:
+    """However many credentials are bound. What speaks against one without it is told anyway."""
+    site, asked, holds = Site.make(), list[str](), openbao.OpenBao.holds
+    execute("UPDATE compute_resources SET owner_id = %s", (ada.id,))
+    refill()
+    for name in ("one", "two", "three", "ended"):
+        make(ada, name)
+        assert ada.post(f"/credentials/{name}/bindings", {"compute": site.name}).status_code == 201
+    execute("UPDATE credentials SET expires_at = 1 WHERE name = 'ended'")
+
+    def counted(self: openbao.OpenBao, path: str, **which: Any) -> bool:
+        asked.append(path)
+        return holds(self, path, **which)
+
+    monkeypatch.setattr(openbao.OpenBao, "holds", counted)
+    openbao_server.seal()
+    try:
+        explained = ada.get(f"/credential-resolution?compute={site.name}").json
+    finally:
+        openbao_server.unseal()
+
+    verdicts = {step["name"]: step["verdict"] for step in explained["steps"]}
+    assert verdicts == {"one": "unknown", "two": "unknown", "three": "unknown", "ended": "expired"}
+    assert explained["chosen"] is None
+    assert len(asked) == 1
+
+
 def test_binding_takes_the_resource_too(api: Api, ada: LoggedIn) -> None:
     """Who may only use a resource cannot say what opens it."""
     bob = api.user("bob")
