@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from airavata_scheduler.backends import openbao, secret_collector
+from airavata_scheduler.backends import credential_kinds, openbao, secret_collector
 from airavata_scheduler.models import credentials as rows
 from airavata_scheduler.models.credentials import Written
 from airavata_scheduler.models.database import execute, now_ms, transaction
@@ -15,6 +16,7 @@ from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import AuditEntry, Credential, CredentialVersion
 from tests.api import Api, LoggedIn, MakeApi, refill
 from tests.canaries import canary
+from tests.in_step import out_of_step
 from tests.servers.openbao import OpenBao
 from tests.work import Site
 
@@ -334,6 +336,60 @@ def test_an_openbao_that_is_away_is_asked_once(
     assert verdicts == {"one": "unknown", "two": "unknown", "three": "unknown", "ended": "expired"}
     assert explained["chosen"] is None
     assert len(asked) == 1
+
+
+# SQLite has one writer: there nothing comes between the steps of a transaction.
+SERVERS = pytest.mark.parametrize("database_kind", ["postgresql", "mariadb"], indirect=True)
+
+
+@SERVERS
+def test_a_share_that_comes_while_a_credential_is_deleted_ends_with_it(
+    api: Api, ada: LoggedIn, monkeypatch: Any
+) -> None:
+    """It was stored a moment before the row was locked: nothing of it stays behind."""
+    api.user("bob")
+    make(ada)
+    bury = rows.bury
+
+    def meanwhile(row: Credential) -> bool:
+        with ThreadPoolExecutor(1) as another:
+            body = {"user": "bob", "relation": "reader"}
+            shared = another.submit(ada.post, "/credentials/cluster/shares", body).result()
+        assert shared.status_code == 201, shared.text
+        return bury(row)
+
+    monkeypatch.setattr(rows, "bury", meanwhile)
+
+    assert ada.delete("/credentials/cluster").status_code == 204
+    assert execute("SELECT * FROM shares") == []
+    assert out_of_step() == set()
+
+
+@SERVERS
+@pytest.mark.parametrize("deleted", ["credential", "resource"])
+def test_what_is_deleted_meanwhile_is_bound_to_nothing(
+    api: Api, ada: LoggedIn, monkeypatch: Any, deleted: str
+) -> None:
+    """The request had found both a moment before; it is told that one is gone."""
+    site = Site.make(agent=False)
+    execute("UPDATE compute_resources SET owner_id = %s", (ada.id,))
+    refill()
+    make(ada)
+    path = {"credential": "/credentials/cluster", "resource": f"/compute-resources/{site.name}"}
+    fits = credential_kinds.fits
+
+    def meanwhile(kind: str, resource_kind: str) -> bool:
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(ada.delete, path[deleted]).result().status_code == 204
+        return fits(kind, resource_kind)
+
+    monkeypatch.setattr(credential_kinds, "fits", meanwhile)
+
+    bound = ada.post("/credentials/cluster/bindings", {"compute": site.name})
+
+    assert bound.status_code == 404, bound.text
+    assert execute("SELECT * FROM credential_bindings") == []
+    assert out_of_step() == set()
 
 
 def test_binding_takes_the_resource_too(api: Api, ada: LoggedIn) -> None:
