@@ -2,7 +2,7 @@
 
 A path without a row was a creation whose process died between its two steps, or a deletion between
 its two; a version without a row a rotation. A value that was just written waits for its row, so
-only what is older than that can take is touched.
+only what is older than that can take is touched: by OpenBao's own clock, whatever the database's.
 
 What another deployment wrote has no row here either: a mark in the engine says whose it is, and
 nothing is touched in an engine that is another one's.
@@ -47,8 +47,10 @@ def collect() -> Collected:
     ConfigurationError where the engine holds the secrets of another deployment.
     """
     _check_ours()
-    paths = sum(_collect_paths(part) for part in _parts(openbao.secrets().paths()))
-    return Collected(paths=paths, versions=_destroy_ended() + _collect_versions())
+    secrets = openbao.secrets()
+    before = secrets.now_ms() - ORPHAN_MS
+    paths = sum(_collect_paths(part, before) for part in _parts(secrets.paths()))
+    return Collected(paths=paths, versions=_destroy_ended() + _collect_versions(before))
 
 
 def _check_ours() -> None:
@@ -79,20 +81,25 @@ def _parts(paths: Iterator[str]) -> Iterator[list[str]]:
         yield part
 
 
-def _collect_paths(paths: Sequence[str]) -> int:
-    """Delete those of `paths` that no active credential has, if they are old enough."""
-    secrets, now = openbao.secrets(), now_ms()
-    rows = Credential.select(Credential.id, Credential.state).where(Credential.id.in_(paths))
-    states = {str(row.id): row.state for row in rows}
+def _collect_paths(paths: Sequence[str], before: int) -> int:
+    """Delete those of `paths` that no active credential has, if they were written `before`."""
+    secrets, states = openbao.secrets(), _states(paths)
     orphans = [path for path in paths if states.get(path) != "active"]
     count = 0
     for path in orphans:
         newest = max((stored.created_ms for stored in secrets.versions(path)), default=0)
-        if path in states or newest < now - ORPHAN_MS:
+        is_old = newest < before and not _states([path])  # its row may have come meanwhile
+        if path in states or is_old:
             secrets.delete(path)
             _log.info("secrets: %s, which no credential has, was deleted", path)
             count += 1
     return count
+
+
+def _states(ids: Sequence[str]) -> dict[str, str]:
+    """The states of those credentials that have a row."""
+    rows = Credential.select(Credential.id, Credential.state).where(Credential.id.in_(ids))
+    return {str(row.id): str(row.state) for row in rows}
 
 
 def _destroy_ended() -> int:
@@ -105,8 +112,8 @@ def _destroy_ended() -> int:
     return sum(secret_copies.end(str(credential_id), int(number)) for credential_id, number in rows)
 
 
-def _collect_versions() -> int:
-    """Destroy versions that no row names, of a few credentials each run, in turn."""
+def _collect_versions(before: int) -> int:
+    """Destroy versions that no row names, written `before`, of a few credentials each run."""
     behind = deployment.read(_POSITION) or ""
     found = execute(
         "SELECT id, secret_version FROM credentials WHERE state = 'active' ORDER BY id"
@@ -116,21 +123,21 @@ def _collect_versions() -> int:
         (behind,) if is_id(behind) else (),
     )[:CREDENTIALS_PER_RUN]
     deployment.write(_POSITION, str(found[-1][0]) if len(found) == CREDENTIALS_PER_RUN else "")
-    return sum(_collect_versions_of(str(row[0])) for row in found)
+    return sum(_collect_versions_of(str(row[0]), before) for row in found)
 
 
-def _collect_versions_of(credential_id: str) -> int:
-    secrets, now = openbao.secrets(), now_ms()
+def _collect_versions_of(credential_id: str, before: int) -> int:
+    secrets = openbao.secrets()
+    there = secrets.versions(credential_id)
+    # Looked for after what OpenBao has: a row that came meanwhile is seen.
     rows = execute(
         "SELECT number FROM credential_versions WHERE credential_id = %s", (credential_id,)
     )
     known = {int(row[0]) for row in rows}
     orphans = [
         stored.version
-        for stored in secrets.versions(credential_id)
-        if stored.version not in known
-        and not stored.destroyed
-        and stored.created_ms < now - ORPHAN_MS
+        for stored in there
+        if stored.version not in known and not stored.destroyed and stored.created_ms < before
     ]
     if orphans:
         secrets.destroy(credential_id, orphans)

@@ -219,9 +219,10 @@ def delete_credential() -> tuple[str, int]:
     with transaction():
         row = Credential.get_by_id(found.id)
         check_if_match(row.version)
-        shares.forget_object("credential", row.id)
+        # First, for it locks the row: who shares at this moment waits, and is told that it is gone.
         if not rows.bury(row):
             raise lost_race()
+        shares.forget_object("credential", row.id)
         audit.append("delete", "credential", row.id, name=found.name)
     grants.relay_now()
     secret_values.delete(found.id)
