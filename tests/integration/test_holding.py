@@ -13,9 +13,12 @@ from airavata_scheduler.models.lease_records import LeaseName, Mark
 from tests.integration.world import (
     Agent,
     World,
+    available_now,
     check_counters,
     counts,
+    failed,
     node,
+    work,
 )
 
 pytestmark = pytest.mark.usefixtures("fresh_database")
@@ -99,4 +102,26 @@ def test_a_later_forgotten_lease_takes_the_task_from_one_that_runs_on_the_row(as
 
     assert row() == (later.lease_id, 2)
     assert gate(agent, [earlier]) == ["superseded"]
+    check_counters()
+
+
+@both_ways
+def test_a_lease_that_was_reported_is_not_taken_up_again_after_a_failover(ask: Ask) -> None:
+    """A late request, or a state folder of before, would leave a lease that can never end."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1, retries=2))
+    grant = agent.claim(1)[0]
+    assert agent.report(failed(grant)) == ["accepted"]
+    fail_over()
+
+    assert ask(agent, [grant.lease]) == ["superseded"]
+
+    assert leases.truth(agent.session_id, grant.lease).verdict == "superseded"
+    available_now()
+    change("UPDATE agent_sessions SET heartbeat_at = 0")
+    change("UPDATE deployment SET value = '1' WHERE name = 'grace_until'")
+    epoch.tick(grace_s=0)
+    work(leases.expire_sessions())
+    assert counts(experiment_id) == {"queued": 1}
     check_counters()
