@@ -96,7 +96,9 @@ def follow(path: TaskLogPath, query: FollowQuery) -> Response:
 
     An event's id is `<attempt>:<offset behind it>`; `Last-Event-ID` goes on from there.
     """
-    task_id = access.target("task").id
+    task = access.target("task")
+    written(task.row, path.stream, query.attempt)  # before the answer begins: it may be a 404
+    task_id = task.id
     last = request.headers.get("Last-Event-ID", "")
     follower = _Follower(task_id, path.stream, query.attempt, last)
     return streams.serve(follower.look, ("log", task_id), ("task", task_id))
@@ -184,7 +186,7 @@ class _Follower:
         """What was written since the last look."""
         task = dict_one(Task.select().where(Task.id == self._task_id))
         number = self._following(task)
-        found = written(task, self._stream, number)
+        found = self._written(task, number)
         told: list[streams.Event] = []
         if found.attempt != self._attempt:
             self._attempt, self._offset = found.attempt, 0
@@ -205,8 +207,16 @@ class _Follower:
         known = self._attempt
         if known is None or known >= task["attempt"]:
             return None
-        before = written(task, self._stream, known)
+        before = self._written(task, known)
         return known if self._offset < before.size else None
+
+    def _written(self, task: Mapping[str, Any], number: int | None) -> Written:
+        """As `written`; an attempt that was given back before it started wrote nothing."""
+        try:
+            return written(task, self._stream, number)
+        except NotFound:
+            assert number is not None
+            return Written(attempt=number, size=0, complete=True, truncated=False)
 
     def _fresh(self, found: Written) -> list[streams.Event]:
         """The next bytes as `log` events, at most `FOLLOW_EVENTS`."""
