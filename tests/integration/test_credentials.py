@@ -223,6 +223,22 @@ def test_the_same_request_again_makes_one(ada: LoggedIn) -> None:
     assert set(openbao.secrets().paths()) - before == {one.json["id"]}
 
 
+def test_the_same_request_again_after_the_credential_was_deleted(ada: LoggedIn) -> None:
+    """It is told that what it made is gone; nothing is made, and no tombstone is shown."""
+    before = set(openbao.secrets().paths())
+    body = {"name": "once", "kind": "PASSWORD", "value": PASSWORD}
+    headers = {"Idempotency-Key": "k1"}
+    ada.post("/credentials", body, headers=headers)
+    ada.delete("/credentials/once")
+
+    again = ada.post("/credentials", body, headers=headers)
+
+    assert (again.status_code, again.json["code"]) == (410, "credential_deleted")
+    assert "it was deleted since" in again.json["detail"]
+    assert ada.get("/credentials").json["items"] == []
+    assert set(openbao.secrets().paths()) == before
+
+
 def test_orphans_are_collected_once_they_are_old(ada: LoggedIn, monkeypatch: Any) -> None:
     """A value without a row waits for its row, and then goes; others stay."""
     made = make(ada)
