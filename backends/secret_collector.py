@@ -29,6 +29,7 @@ CREDENTIALS_PER_RUN: Final = 200  # whose versions are looked at; the next run g
 
 MARK: Final = "deployment"  # the path of the mark: no credential's, for it is no id
 _POSITION: Final = "secrets:collected"
+_BEFORE_ALL: Final = "00000000-0000-0000-0000-000000000000"
 _log = logging.getLogger(__name__)
 
 
@@ -116,12 +117,9 @@ def _collect_versions(before: int) -> int:
     """Destroy versions that no row names, written `before`, of a few credentials each run."""
     behind = deployment.read(_POSITION) or ""
     found = execute(
-        "SELECT id, secret_version FROM credentials WHERE state = 'active' ORDER BY id"
-        if not is_id(behind)
-        else "SELECT id, secret_version FROM credentials WHERE state = 'active' AND id > %s "
-        "ORDER BY id",
-        (behind,) if is_id(behind) else (),
-    )[:CREDENTIALS_PER_RUN]
+        "SELECT id FROM credentials WHERE state = 'active' AND id > %s ORDER BY id LIMIT %s",
+        (behind if is_id(behind) else _BEFORE_ALL, CREDENTIALS_PER_RUN),
+    )
     deployment.write(_POSITION, str(found[-1][0]) if len(found) == CREDENTIALS_PER_RUN else "")
     return sum(_collect_versions_of(str(row[0]), before) for row in found)
 

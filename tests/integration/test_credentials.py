@@ -223,6 +223,22 @@ def test_the_same_request_again_makes_one(ada: LoggedIn) -> None:
     assert set(openbao.secrets().paths()) - before == {one.json["id"]}
 
 
+def test_the_same_request_again_after_the_credential_was_deleted(ada: LoggedIn) -> None:
+    """It is told that what it made is gone; nothing is made, and no tombstone is shown."""
+    before = set(openbao.secrets().paths())
+    body = {"name": "once", "kind": "PASSWORD", "value": PASSWORD}
+    headers = {"Idempotency-Key": "k1"}
+    ada.post("/credentials", body, headers=headers)
+    ada.delete("/credentials/once")
+
+    again = ada.post("/credentials", body, headers=headers)
+
+    assert (again.status_code, again.json["code"]) == (410, "credential_deleted")
+    assert "it was deleted since" in again.json["detail"]
+    assert ada.get("/credentials").json["items"] == []
+    assert set(openbao.secrets().paths()) == before
+
+
 def test_orphans_are_collected_once_they_are_old(ada: LoggedIn, monkeypatch: Any) -> None:
     """A value without a row waits for its row, and then goes; others stay."""
     made = make(ada)
@@ -278,6 +294,34 @@ def test_a_row_that_comes_while_the_collector_looks_is_seen(
 
     assert Credential.select().count() == 1
     assert not openbao.secrets().versions(credential_id)[0].destroyed
+
+
+def test_a_run_reads_no_more_credentials_than_it_looks_at(ada: LoggedIn, monkeypatch: Any) -> None:
+    """Of however many there are; the next run goes on behind them, and then begins anew."""
+    monkeypatch.setattr(secret_collector, "CREDENTIALS_PER_RUN", 2)
+    monkeypatch.setattr(secret_collector, "ORPHAN_MS", -60_000)
+    ids = sorted(make(ada, name)["id"] for name in ("one", "two", "three"))
+    read, versions = list[int](), openbao.OpenBao.versions
+    looked = list[str]()
+
+    def counted(sql: str, params: Any = ()) -> Any:
+        found = execute(sql, params)
+        if "FROM credentials " in sql:
+            read.append(len(found))
+        return found
+
+    def noted(self: openbao.OpenBao, path: str) -> list[openbao.Stored]:
+        looked.append(path)
+        return versions(self, path)
+
+    monkeypatch.setattr(secret_collector, "execute", counted)
+    monkeypatch.setattr(openbao.OpenBao, "versions", noted)
+
+    for _ in range(3):
+        secret_collector.collect()
+
+    assert read == [2, 1, 2]
+    assert [path for path in looked if path in ids] == [*ids, *ids[:2]]
 
 
 def test_binding_and_its_explanation(api: Api, ada: LoggedIn) -> None:
