@@ -86,7 +86,7 @@ def reconcile_session(
         absent = _absent(session, listed, set(unresolved_claims), int(absent_for_s * 1000))
         rows = lock_tasks(listed | absent)
         phases = dict(held)
-        holding = Holding(session, rows, phases)
+        holding = Holding(session, rows)
         verdicts = {lease: _listed(holding, lease, phases[lease]) for lease in latest_first(phases)}
         missing = [
             row
@@ -159,7 +159,7 @@ def truth(session_id: str, lease: LeaseName) -> Truth:
     """What holds for one lease now, changing nothing."""
     session = live_session(session_id)
     row = read_tasks([lease.task_id]).get(lease.task_id)
-    verdict = _hold_verdict(Holding(session, {row.id: row} if row else {}, [lease]), lease)
+    verdict = _hold_verdict(Holding(session, {row.id: row} if row else {}), lease)
     if row is None or (verdict == "superseded" and row.agent_id != session.agent_id):
         # What becomes of other agents' work is not this one's to know.
         return Truth(state=None, verdict=verdict, cancel_requested=False)

@@ -58,23 +58,23 @@ def may_reattach(row: TaskRow, lease: LeaseName, session: Session) -> bool:
     """Whether a lease that is not current may take its task back: while nobody else has claimed it.
 
     Either it is the newest lease (it lapsed or its session expired), or the database lost its
-    newest commits since: then a lease of this or a later attempt, on a task from before that, is
-    believed. Without such a loss nobody may speak for a lease that is not on the row.
+    newest commits since: then a lease of a later attempt, on a task from before that, is believed;
+    what became of the attempts that the row has counted is known. Without such a loss nobody may
+    speak for a lease that is not on the row.
     """
-    waits = row.state in (TaskState.QUEUED, TaskState.PENDING)
-    if waits and is_newest(row, lease, session.agent_id):
+    if row.state.is_terminal:
+        return False
+    if not row.state.is_leased and is_newest(row, lease, session.agent_id):
         return True
     began_at = session.epoch_began_at
-    forgotten = (
+    return (
         began_at is not None
         and row.created_at < began_at
         and row.compute_id == session.compute_id
         # A lease given back, or given out since, is no lost commit.
         and (row.leased_at is None or row.leased_at < began_at)
+        and lease.attempt > row.attempt
     )
-    if row.state.is_leased:  # by a lease that had ended when this one was given out
-        return forgotten and lease.attempt > row.attempt
-    return waits and forgotten and lease.attempt >= row.attempt
 
 
 def refusal_of(row: TaskRow | None, lease: LeaseName, agent_id: str) -> ReportVerdict:

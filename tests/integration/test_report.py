@@ -208,6 +208,24 @@ def test_two_attempts_that_the_database_forgot_come_in_one_batch() -> None:
     check_counters()
 
 
+def test_a_forgotten_attempt_that_has_been_reported_is_over() -> None:
+    """A list of leases that crossed the report's answer on its way does not bring it back."""
+    world = World()
+    agent = world.agent()
+    world.run(node("simulate", 1, retries=2))
+    task_id = execute("SELECT id FROM tasks")[0][0]
+    change("UPDATE tasks SET created_at = created_at - 60000")
+    epoch.bump("restored from a backup")
+    lease = LeaseName(task_id, 1, new_lease_id())
+    assert agent.report(Report(lease=lease, outcome="failed", exit_code=3)) == ["accepted"]
+
+    late = leases.reconcile_session(agent.session_id, [(lease, "finalizing")], ())
+
+    assert late.verdicts == ["superseded"]
+    assert agent.report(Report(lease=lease, outcome="failed", exit_code=3)) == ["duplicate"]
+    check_counters()
+
+
 @pytest.mark.parametrize("forgot", ["the second claim", "both claims"])
 def test_a_forgotten_later_attempt_goes_before_the_lease_on_the_row(forgot: str) -> None:
     """The row's lease had ended when the later one was given out, which the database forgot."""

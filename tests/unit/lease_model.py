@@ -157,8 +157,7 @@ def may_reattach(state: State, lease: Lease, rules: Rules) -> bool:
         return False
     if server.state == "Q" and server.newest == lease:
         return True
-    held = server.state == "L"
-    forgotten = state.epoch > 0 and server.attempt + held <= lease[2]
+    forgotten = state.epoch > 0 and server.attempt < lease[2]
     since = rules.claims_outrank_forgotten and server.leased_epoch == state.epoch
     return rules.reattach == "newest or forgotten" and forgotten and not since
 
