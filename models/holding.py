@@ -13,7 +13,7 @@ from airavata_scheduler.models import attempts
 from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.counters import CounterChanges
 from airavata_scheduler.models.lease_records import LeaseName
-from airavata_scheduler.models.report_rules import is_current, is_newest, may_reattach
+from airavata_scheduler.models.report_rules import is_current, may_reattach
 from airavata_scheduler.models.rows import update_rows
 from airavata_scheduler.models.settling import after_changes
 from airavata_scheduler.models.states import TaskState
@@ -23,7 +23,7 @@ from airavata_scheduler.models.wakeups import Wakeups
 
 def latest_first(leases: Iterable[LeaseName]) -> list[LeaseName]:
     """Each lease once, in the order in which they are to be judged."""
-    return sorted(set(leases), key=lambda lease: (lease.task_id, -lease.attempt, lease.lease_id))
+    return sorted(dict.fromkeys(leases), key=lambda lease: -lease.attempt)
 
 
 class Holding:
@@ -32,35 +32,20 @@ class Holding:
     To take leases, their rows must be locked.
     """
 
-    def __init__(
-        self, session: Session, rows: Mapping[str, TaskRow], leases: Iterable[LeaseName]
-    ) -> None:
+    def __init__(self, session: Session, rows: Mapping[str, TaskRow]) -> None:
         self.session = session
         self._before, self._now = rows, dict(rows)
-        self._lease_ids = sorted({lease.lease_id for lease in leases})
-        self._reported: set[str] | None = None
 
     def row(self, lease: LeaseName) -> TaskRow | None:
         """The lease's task as it is by now; None where there is none."""
         return self._now.get(lease.task_id)
 
     def may_hold(self, lease: LeaseName) -> bool:
-        """Whether the session holds the lease, or may take it up again.
-
-        What was reported has ended for good: also where a failover forgot who held the task since.
-        """
+        """Whether the session holds the lease, or may take it up again."""
         row = self._now[lease.task_id]
         if is_current(row, lease, self.session.agent_id):
             return True
-        return may_reattach(row, lease, self.session) and not self._was_reported(row, lease)
-
-    def _was_reported(self, row: TaskRow, lease: LeaseName) -> bool:
-        if is_newest(row, lease, self.session.agent_id):
-            return False  # it lapsed or expired, and nobody has said a word of it since
-        if self._reported is None:
-            digests = attempts.digests_of(self._lease_ids)
-            self._reported = {lease_id for lease_id, said in digests.items() if said is not None}
-        return lease.lease_id in self._reported
+        return may_reattach(row, lease, self.session)
 
     def take(self, lease: LeaseName, state: TaskState, started_at: int | None) -> None:
         """The session holds the lease, in this state."""

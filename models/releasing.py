@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from airavata_scheduler.models.agent_session import Session, live_session
-from airavata_scheduler.models.database import execute, retried, transaction
+from airavata_scheduler.models.database import change, execute, marks, retried, transaction
 from airavata_scheduler.models.holding import Holding, latest_first
 from airavata_scheduler.models.lease_records import (
     HoldVerdict,
@@ -40,10 +40,23 @@ def release(session_id: str, leases: Sequence[LeaseName], reason: str) -> Releas
             row = rows.get(lease.task_id)
             verdict = _release_verdict(row, lease, session.agent_id)
             verdicts.append(verdict)
-            if row is not None and verdict == "released" and row.state is TaskState.LEASED:
+            if row is not None and verdict == "released" and row.lease_id is not None:
                 given_back[row.id] = row
-        settlements = [_given_back(row, reason) for row in given_back.values()]
+        _forget(row for row in given_back.values() if not row.state.is_leased)
+        settlements = [
+            _given_back(row, reason) for row in given_back.values() if row.state.is_leased
+        ]
         return Released(verdicts=verdicts, wakeups=settle(settlements, session.now))
+
+
+def _forget(rows: Iterable[TaskRow]) -> None:
+    """Let no late request take up these leases, which had lapsed or expired before the release."""
+    ids = [row.id for row in rows]
+    if ids:
+        change(
+            f"UPDATE tasks SET lease_id = NULL, session_id = NULL WHERE id IN ({marks(ids)})",
+            ids,
+        )
 
 
 def _release_verdict(row: TaskRow | None, lease: LeaseName, agent_id: str) -> ReleaseVerdict:
@@ -51,10 +64,10 @@ def _release_verdict(row: TaskRow | None, lease: LeaseName, agent_id: str) -> Re
         return "gone"
     if is_current(row, lease, agent_id):
         return "released" if row.state is TaskState.LEASED else "started"
-    if row.state.is_terminal and is_newest(row, lease, agent_id):
-        return "finished"
+    if is_newest(row, lease, agent_id):
+        return "finished" if row.state.is_terminal else "released"
     waiting = row.state in (TaskState.QUEUED, TaskState.PENDING)
-    if waiting and row.attempt == lease.attempt and row.lease_id in (None, lease.lease_id):
+    if waiting and row.attempt == lease.attempt and row.lease_id is None:
         return "released"  # an earlier request did it, and its answer was lost
     return "superseded"
 
@@ -86,7 +99,7 @@ def reconcile_session(
         absent = _absent(session, listed, set(unresolved_claims), int(absent_for_s * 1000))
         rows = lock_tasks(listed | absent)
         phases = dict(held)
-        holding = Holding(session, rows, phases)
+        holding = Holding(session, rows)
         verdicts = {lease: _listed(holding, lease, phases[lease]) for lease in latest_first(phases)}
         missing = [
             row
@@ -159,7 +172,7 @@ def truth(session_id: str, lease: LeaseName) -> Truth:
     """What holds for one lease now, changing nothing."""
     session = live_session(session_id)
     row = read_tasks([lease.task_id]).get(lease.task_id)
-    verdict = _hold_verdict(Holding(session, {row.id: row} if row else {}, [lease]), lease)
+    verdict = _hold_verdict(Holding(session, {row.id: row} if row else {}), lease)
     if row is None or (verdict == "superseded" and row.agent_id != session.agent_id):
         # What becomes of other agents' work is not this one's to know.
         return Truth(state=None, verdict=verdict, cancel_requested=False)

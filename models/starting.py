@@ -31,7 +31,7 @@ def start(session_id: str, leases: Sequence[LeaseName]) -> Started:
     with transaction():
         session = live_session(session_id)
         rows = lock_tasks(lease.task_id for lease in leases)
-        holding = Holding(session, rows, leases)
+        holding = Holding(session, rows)
         verdicts = {lease: _start(holding, lease) for lease in latest_first(leases)}
         return Started(verdicts=[verdicts[lease] for lease in leases], wakeups=holding.write())
 
@@ -60,7 +60,7 @@ def mark(session_id: str, marks: Sequence[Mark]) -> Wakeups:
     with transaction():
         session = live_session(session_id)
         rows = lock_tasks(m.lease.task_id for m in marks)
-        holding = Holding(session, rows, [m.lease for m in marks])
+        holding = Holding(session, rows)
         for one in marks:
             row, state = holding.row(one.lease), PHASES[one.phase]
             if row is None or not is_current(row, one.lease, session.agent_id):

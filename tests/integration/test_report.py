@@ -763,6 +763,24 @@ def test_a_released_lease_costs_nothing_and_is_gone_for_good() -> None:
     assert len(agent.claim(1)) == 1
 
 
+def test_a_lease_that_lapsed_is_gone_for_good_once_it_is_released() -> None:
+    """Its agent has dropped it: a start that comes late must not lease the task to nobody."""
+    world = World()
+    agent, other = world.agent(), world.agent()
+    staged = [{"storage": "s", "source": "/x", "destination": "x"}]
+    _, grant = one_lease(world, agent, stage_in=staged)
+    change("UPDATE tasks SET leased_at = leased_at - 120000")
+    leases.expire_offers()
+
+    assert leases.release(other.session_id, [grant.lease], "draining").verdicts == ["superseded"]
+    assert leases.release(agent.session_id, [grant.lease], "draining").verdicts == ["released"]
+
+    assert leases.start(agent.session_id, [grant.lease]).verdicts == ["superseded"]
+    assert leases.release(agent.session_id, [grant.lease], "draining").verdicts == ["released"]
+    assert state_of(grant) == 1
+    check_counters()
+
+
 def test_a_started_lease_cannot_be_released() -> None:
     """Its payload runs; it can only end."""
     world = World()
