@@ -19,6 +19,7 @@ from airavata_scheduler.functions.agent_lease_access import (
     blueprint,
     held,
 )
+from airavata_scheduler.functions.agent_reports import OUTPUT_NAME
 from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.functions.shapes import Query
 from airavata_scheduler.models.database import change, execute, now_ms, retried, transaction
@@ -33,7 +34,7 @@ api: APIBlueprint = blueprint("agent_artifacts")
 class ArtifactQuery(Query):
     """Which declared output the file belongs to, and its path in the task's directory."""
 
-    output: str = Field(min_length=1, max_length=255)
+    output: str = Field(pattern=OUTPUT_NAME)
     path: str = Field(min_length=1, max_length=2000)
 
 

@@ -33,6 +33,7 @@ MAX_RESULT_CHARS = 65_536
 MAX_ARTIFACTS = 20_000
 MAX_MESSAGE_CHARS = 8192
 LONGEST_MS = 2**53
+OUTPUT_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"  # as documents name them; people read it
 
 api = blueprint("agent_reports")
 
@@ -41,7 +42,7 @@ class Failure(AgentBody):
     """Why the attempt did not succeed."""
 
     kind: Literal["user", "infrastructure", "limit", "policy"] = "user"
-    code: str = Field("failed", max_length=64)
+    code: str = Field("failed", pattern=r"^[a-z][a-z0-9_]{0,63}$")
     message: str = ""
     traceback: str | None = None
 
@@ -64,7 +65,7 @@ class StreamLog(AgentBody):
 class ArtifactItem(AgentBody):
     """One uploaded file."""
 
-    output: str = Field(min_length=1, max_length=255)
+    output: str = Field(pattern=OUTPUT_NAME)
     path: str = Field(min_length=1, max_length=4096)
     size: int = Field(ge=0, le=LONGEST_MS)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

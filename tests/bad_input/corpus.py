@@ -5,6 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from tests.bad_input.case import Case
-from tests.bad_input.families import encodings, numbers, paths, requests
+from tests.bad_input.families import (
+    commands,
+    encodings,
+    identity,
+    numbers,
+    outbound,
+    paths,
+    requests,
+)
 
-CASES: Final[tuple[Case, ...]] = (*paths.CASES, *numbers.CASES, *encodings.CASES, *requests.CASES)
+CASES: Final[tuple[Case, ...]] = (
+    *paths.CASES,
+    *commands.CASES,
+    *numbers.CASES,
+    *encodings.CASES,
+    *requests.CASES,
+    *identity.CASES,
+    *outbound.CASES,
+)
