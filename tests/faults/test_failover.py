@@ -19,7 +19,7 @@ from tests.faults.under_load import AGENT, UnderLoad
 from tests.servers.pairs import PAIRS, Kind, Pair
 from tests.servers.programs import server_folder
 
-pytestmark = [pytest.mark.faults, pytest.mark.nightly]
+pytestmark = pytest.mark.nightly
 
 TASKS = 500
 LOST_AT_LEAST = 40  # results that are acknowledged and that the standby does not have
