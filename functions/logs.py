@@ -191,7 +191,7 @@ class _Follower:
         """What was written since the last look."""
         task = dict_one(Task.select().where(Task.id == self._task_id))
         number = self._following(task)
-        found = written(task, self._stream, number)
+        found = self._written(task, number)
         told: list[streams.Event] = []
         if found.attempt != self._attempt:
             self._attempt, self._offset = found.attempt, 0
@@ -212,11 +212,16 @@ class _Follower:
         known = self._attempt
         if known is None or known >= task["attempt"]:
             return None
-        try:
-            before = written(task, self._stream, known)
-        except NotFound:  # it lapsed before it began, or the id is invented
-            return None
+        before = self._written(task, known)
         return known if self._offset < before.size else None
+
+    def _written(self, task: Mapping[str, Any], number: int | None) -> Written:
+        """As `written`; an attempt that was given back before it started wrote nothing."""
+        try:
+            return written(task, self._stream, number)
+        except NotFound:
+            assert number is not None
+            return Written(attempt=number, size=0, complete=True, truncated=False)
 
     def _fresh(self, found: Written) -> list[streams.Event]:
         """The next bytes as `log` events, at most `FOLLOW_EVENTS`."""

@@ -183,7 +183,9 @@ class Server:
 
     def kill(self) -> None:
         """End it as a power cut would, with every process that it has."""
-        self._signal(signal.SIGSTOP)  # what it would start now, nobody would end
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGSTOP)  # what it would start now, nobody would end
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.pid).children(recursive=True):
                 child.kill()  # a zombie at worst: its parent stands still
