@@ -103,7 +103,7 @@ class Machine:
         assert self._init is not None
         first = self._first_pid()
         # `nsenter` stops itself with what it started there, and would not see it end.
-        outside = {parent for one in self._processes() if (parent := one.ppid()) not in (0, first)}
+        outside = {_parent(one) for one in self._processes()} - {0, first}
         os.kill(first, signal.SIGKILL)
         for pid in outside:
             with contextlib.suppress(ProcessLookupError):
@@ -163,6 +163,14 @@ class Machine:
     def _processes(self) -> list[psutil.Process]:
         """What runs on it, by the numbers that it has here."""
         return [one for one in psutil.process_iter() if _namespace(one.pid) == self._namespace]
+
+
+def _parent(process: psutil.Process) -> int:
+    """Its parent's number; 0 where it is gone."""
+    try:
+        return int(process.ppid())
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _namespace(pid: int) -> str:
