@@ -11,11 +11,12 @@ PYTEST_ARGS ?=
 # One more than cores: tests wait for servers much of the time.
 TEST_PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 SEED ?= 1
+MUTANTS ?=
 # pip's own lines, but for those that say that nothing was to be done.
 PIP_LINES := sed -u -n -e "s/^Collecting /  /p" -e "/^Successfully/p"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test campaign campaign-long nightly check lint types arrows floor docs format schema openapi bench clean
+.PHONY: help run test campaign campaign-long mutants nightly check lint types arrows floor docs format schema openapi bench clean
 .PHONY: spicedb-schema-upload spicedb-validate
 
 help: ## Say what each target does
@@ -41,6 +42,10 @@ campaign-long: $(STAMP) ## Hours: 10,000 tasks and 1,200 faults on each database
 	        --seed $(SEED) --result tests/campaign/results.jsonl || exit 1; \
 	done
 	$(BIN)/python -m tests.campaign.page
+
+mutants: $(STAMP) ## Take each mechanism out and see which test notices; MUTANTS="a b" for some
+	@PYTHON=$(PYTHON) deploy/packages.sh test
+	$(BIN)/python -m tests.mutants.run $(MUTANTS)
 
 nightly: $(STAMP) ## The long checks: every configuration of the lease model, kills by the hundred
 	@PYTHON=$(PYTHON) deploy/packages.sh test
