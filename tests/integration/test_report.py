@@ -236,6 +236,20 @@ def test_after_a_failover_a_claimed_task_is_not_given_away() -> None:
     assert agent.report(report) == ["superseded"]
 
 
+def test_after_a_failover_a_task_that_is_still_leased_is_not_given_away() -> None:
+    """The lease was given out before the loss and survived it: it holds the task, no other."""
+    world = World()
+    agent, other = world.agent(), world.agent()
+    _, grant = one_lease(world, other)
+    change("UPDATE tasks SET created_at = created_at - 60000, leased_at = leased_at - 30000")
+    epoch.bump("restored from a backup")
+    forgotten = LeaseName(grant.task_id, 2, new_lease_id())
+
+    assert agent.report(Report(lease=forgotten, outcome="completed")) == ["superseded"]
+    assert leases.start(agent.session_id, [forgotten]).verdicts == ["superseded"]
+    assert other.complete([grant]) == ["accepted"]
+
+
 def test_failures_of_the_task_use_up_the_users_budget() -> None:
     """With `retries: 2` the third failure is final, with the reason that the agent gave."""
     world = World()
