@@ -40,6 +40,8 @@ _ENDS = {
     "session_unknown": SessionLost,
     "session_missing": SessionLost,
 }
+# `token_invalid` too: whoever judged it had another clock or key than whoever issued it.
+_ENDED_TOKENS = ("token_expired", "token_invalid")
 # These calls speak of the session as a whole: their loops must see that it ended.
 _OF_THE_SESSION = ("/leases/claim", "/reports", "/heartbeat", "/session")
 
@@ -178,7 +180,8 @@ class Api:
                 return self._persist(
                     once, path, tries=tries, accept=accept, interrupt=interrupt, until=until
                 )
-            except SessionLost:
+            except SessionLost as lost:
+                lost.session_id = used
                 if self.renew_session is None or path.startswith(_OF_THE_SESSION):
                     raise
                 self.renew_session(used)
@@ -217,7 +220,7 @@ class Api:
                 if answer.status < 400 or answer.status in accept:
                     return answer
                 problem = _problem(answer)
-                if problem.code == "token_expired" and renewals:
+                if problem.code in _ENDED_TOKENS and renewals:
                     renewals -= 1
                     self._forget_token()
                     continue

@@ -82,9 +82,13 @@ class Superseded(AgentFault):
 
 
 class SessionLost(AgentFault):
-    """The session ended on the server; a new one is opened with the full list of leases."""
+    """The session ended on the server; a new one is opened with the full list of leases.
+
+    `session_id` is the one that the call named: another loop may have opened a newer one meanwhile.
+    """
 
     code = "session_lost"
+    session_id = ""
 
 
 class UnsafeFolder(AgentFault):

@@ -31,7 +31,8 @@ class JournalState:
     """Everything that is still open; small, whatever the number of leases that have passed."""
 
     boot: str = ""
-    epoch: str = ""
+    epoch: str = ""  # of the latest acknowledgement
+    settled: str = ""  # the epoch in which everything acknowledged before is reported again
     starts: list[float] = field(default_factory=list)
     intents: dict[str, int] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -103,6 +104,10 @@ class JournalState:
         if len(self.specs) > 64 + 2 * len(self.entries):
             self.forget_unused_specs()
 
+    def settles(self, record: Record) -> None:
+        """All that was acknowledged in earlier epochs has been reported in this one."""
+        self.settled = record["epoch"]
+
     def forget_unused_specs(self) -> None:
         """Drop specs that no open lease names."""
         used = {entry.offer["spec"] for entry in self.entries.values()}
@@ -122,6 +127,7 @@ class JournalState:
     def restores_frame(self, record: Record) -> None:
         """The rest of a checkpoint."""
         self.boot, self.epoch, self.starts = record["boot"], record["epoch"], record["starts"]
+        self.settled = record.get("settled", "")
         self.intents, self.specs = dict(record["intents"]), dict(record["specs"])
 
     def dump(self) -> list[Record]:
@@ -132,6 +138,7 @@ class JournalState:
                 "t": "frame",
                 "boot": self.boot,
                 "epoch": self.epoch,
+                "settled": self.settled,
                 "starts": self.starts,
                 "intents": self.intents,
                 "specs": self.specs,
@@ -164,6 +171,7 @@ _DEEDS = {
     "report": JournalState.reports,
     "acked": JournalState.ends,
     "dropped": JournalState.ends,
+    "settled": JournalState.settles,
     "entry": JournalState.restores,
     "frame": JournalState.restores_frame,
 }

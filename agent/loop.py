@@ -43,8 +43,8 @@ class Loop:
                 self.turn()
             except Stopping:
                 continue
-            except SessionLost:
-                runtime.renew_session(runtime.api.session_id)
+            except SessionLost as lost:
+                runtime.renew_session(lost.session_id)
             except (Refused, Unreachable) as fault:
                 runtime.log.warning(f"{self.name}: {fault}")
                 runtime.stop.wait(1.0)

@@ -146,6 +146,7 @@ class HeartbeatLoop(Loop):
         body = {
             "seq": self._seq,
             "epoch": runtime.epoch,
+            "settled": runtime.journal.state.settled,
             "deltas": deltas,
             "digest": runtime.book.digest(),
             "full": everything if full else None,

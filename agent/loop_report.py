@@ -18,6 +18,8 @@ Json = dict[str, Any]
 Batch = list[tuple[Json, bool]]
 _GATHER_ITEMS = 64
 _GATHER_S = 0.2
+# What the server says of the body; any other refusal is about the call, and no result's fault.
+_ABOUT_THE_ITEMS = (400, 413, 422)
 
 
 class ReportLoop(Loop):
@@ -69,6 +71,8 @@ class ReportLoop(Loop):
         except Refused as problem:
             if claim is not None:
                 runtime.claims.give_up()
+            if problem.status not in _ABOUT_THE_ITEMS:
+                raise
             self._narrow_down(batch, problem)
             return
         except BaseException:

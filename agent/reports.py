@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from airavata_scheduler.agent import epochs
 from airavata_scheduler.agent.framing import compact
 from airavata_scheduler.agent.lease_book import REPORTING, Held
 from airavata_scheduler.agent.outcomes import age_s
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 MOST_ITEMS = 500
 MOST_BYTES = 1 << 20
+_SETTLES = "_settles"  # the place in the queue behind all that an epoch is told again
 _ENDED = "_ended"  # [uptime, wall clock, boot id] of the payload's end; becomes age_s when sent
 
 
@@ -31,6 +33,7 @@ class Reports:
         self._queue: deque[tuple[Json, bool]] = deque()  # (item, whether the journal has it)
         self._under_way: set[str] = set()  # leases whose results wait or are being sent
         self._old: Iterator[Json] | None = None
+        self._settling = ""  # the epoch that is told again what was acknowledged
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -62,9 +65,13 @@ class Reports:
         with self._changed:
             self._under_way.difference_update(leases)
 
-    def all_again(self) -> None:
-        """Report what was acknowledged once more: the server's epoch changed."""
+    def all_again(self, epoch: str) -> None:
+        """Report what was acknowledged once more: the server's epoch changed.
+
+        A restart on the way begins again; only when the last answer has come is the epoch settled.
+        """
         with self._changed:
+            self._settling = epoch
             self._old = self._runtime.journal.history()
             self._changed.notify_all()
 
@@ -81,6 +88,11 @@ class Reports:
             batch: list[tuple[Json, bool]] = []
             size = 0
             while self._queue and len(batch) < MOST_ITEMS:
+                if _SETTLES in self._queue[0][0]:
+                    if batch:
+                        break
+                    self._settle(self._queue.popleft()[0][_SETTLES])
+                    continue
                 weight = len(compact(self._queue[0][0]))
                 if batch and size + weight > MOST_BYTES - 4096:
                     break
@@ -120,6 +132,12 @@ class Reports:
             if len(self._queue) >= MOST_ITEMS:
                 return
         self._old = None
+        self._queue.append(({_SETTLES: self._settling}, True))
+
+    def _settle(self, epoch: str) -> None:
+        if epoch == self._settling:  # else a newer one is being told
+            self._runtime.log.info("everything that was acknowledged has been reported again")
+            epochs.settle(self._runtime, epoch)
 
 
 def on_the_wire(item: Json, boot_id: str) -> Json:

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any
 
-from airavata_scheduler.agent import processes
+from airavata_scheduler.agent import epochs, processes
 from airavata_scheduler.agent.api import Api
 from airavata_scheduler.agent.claims import Claims
 from airavata_scheduler.agent.faults import AgentFault, BadSetting, Exit, Refused, Revoked
@@ -184,10 +184,7 @@ class Runtime:
         """What any answer may carry: a new epoch, a wish for attention."""
         epoch = str(answer.get("epoch") or "")
         if epoch and epoch != self.epoch:
-            if self.epoch:
-                self.log.warning("the server's epoch changed: results are reported again")
-                self.reports.all_again()
-            self.epoch = epoch
+            epochs.enter(self, epoch)
             self.beat.soon(full=True)
         if answer.get("attention"):
             self.beat.soon()

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airavata_scheduler.agent import epochs
 from airavata_scheduler.agent.version import VERSION
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def open_session(runtime: Runtime) -> None:
         "capabilities": capabilities(runtime),
         "policy": runtime.policy.to_json(),
         "mode": runtime.modes.word(),
+        "settled": runtime.journal.state.settled or runtime.journal.state.epoch,
         # None: what such a claim was granted and we never saw has not started; it goes back.
         "unresolved_claims": [],
         "leases": [
@@ -65,14 +67,10 @@ def open_session(runtime: Runtime) -> None:
     runtime.api.session_id = str(answer["session_id"])
     runtime.timers = read_timers(answer.get("timers") or {})
     runtime.compute = dict(answer.get("compute") or {})
-    before = runtime.journal.state.epoch
-    runtime.epoch = str(answer.get("epoch") or "")
     runtime.claims.new_session()
     for line in answer.get("leases") or ():
         runtime.stopper.obey(str(line.get("lease")), str(line.get("verdict")))
-    if before and before != runtime.epoch:
-        runtime.log.warning("the server's epoch changed: results are reported again")
-        runtime.reports.all_again()
+    epochs.enter(runtime, str(answer.get("epoch") or ""))
     if runtime.journal.was_torn:
         runtime.log.warning("the journal had a torn end: the server compares the full list")
     runtime.modes.listening.set()

@@ -11,11 +11,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
-from airavata_scheduler.backends import relay
-from airavata_scheduler.backends.relay import Marks, ProjectionMissing, mark
+from airavata_scheduler.backends import relay, spicedb_schema
+from airavata_scheduler.backends.relay import RELAY, Marks, ProjectionMissing, mark
 from airavata_scheduler.backends.spicedb import Fence, Fenced, SpiceDB, spicedb
 from airavata_scheduler.models import deployment, outbox, relations
 from airavata_scheduler.models.database import execute, now_ms, transaction
@@ -36,11 +35,7 @@ class Repaired:
 
     missing: int
     extra: int
-
-
-def schema_text() -> str:
-    """The schema of this version of the scheduler."""
-    return (Path(__file__).parent / "spicedb_schema.zed").read_text(encoding="utf-8")
+    schema: bool
 
 
 def ensure() -> bool:
@@ -75,7 +70,6 @@ def rebuild(
     marks = relay.read_marks(database)
     if not take_over and marks.deployment not in (None, relay.deployment_id()):
         relay.check_marks(marks)
-    database.write_schema(schema_text())
     projection = relay.new_projection()
     try:
         count = _fill(database, marks, projection, progress)
@@ -88,11 +82,20 @@ def rebuild(
 
 def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[int], None]) -> int:
     mine = mark("rebuild", new_id())
+    if not marks.relationships():
+        # Nothing of ours: an empty SpiceDB, or one that refuses because of what others have there.
+        database.write_schema(spicedb_schema.text())
     deployment.write(_REBUILD, mine.subject_id)
     database.write([mine], [old for old in marks.relationships() if old != mine], marks.fences())
     fence = Fence(relationship=mine)
-    for kind in relations.KINDS:
-        database.clear(kind, fence)
+    # Not the position as it was read: a relayer may have got on since then, and one that has that
+    # newer position in mind must be refused as well.
+    _clear(database, RELAY[0], fence, relation="position")
+    # All that there is by the schema there: SpiceDB gives up no relation that is still used.
+    for kind in database.kinds():
+        if kind != RELAY[0]:
+            _clear(database, kind, fence)
+    database.write_schema(spicedb_schema.text())
     count = 0
     for batch in _batches(relations.every()):
         database.write(batch, [], [fence])
@@ -102,15 +105,24 @@ def _fill(database: SpiceDB, marks: Marks, projection: str, progress: Callable[[
     # Never a position that was there before: a relayer that still has it in mind must fail.
     position = max(outbox.newest_position() + 1, now_ms())
     outbox.intend(position)
+    # Before the mark that makes checks pass: who dies behind it must leave none that an emptied
+    # SpiceDB does not know, for by such a token nobody could ask, and nothing would look amiss.
+    outbox.forget_tokens()
     final = [mark("projection", projection), mark("position", str(position))]
     token = database.write(final, [mine], [fence])
     with transaction():
-        outbox.forget_tokens()
         named = [outbox.NEWEST, outbox.SHARED, outbox.INTENDED]
         outbox.keep_tokens(named, token=token, position=position)
         relay.note_projection(projection)
         deployment.write(_REBUILD, "")
     return count
+
+
+def _clear(database: SpiceDB, kind: str, fence: Fence, *, relation: str = "") -> None:
+    done = False
+    while not done:
+        done = database.clear_some(kind, fence, relation=relation)
+        deployment.write(_REBUILD, fence.relationship.subject_id)
 
 
 def _batches(found: Iterable[Relationship]) -> Iterator[list[Relationship]]:
@@ -123,11 +135,20 @@ def reconcile() -> Repaired:
     """Compare SpiceDB with the database and mend both directions through the outbox.
 
     What is missing is written; what is too much was written by somebody else: it is taken away and
-    an alarm is raised. Raises as `relay.relay`.
+    an alarm is raised. By another schema than ours SpiceDB is filled anew. Raises as `relay.relay`.
     """
     relay.relay()
     database = spicedb()
     relay.check_marks(relay.read_marks(database))
+    # The marks say by which schema SpiceDB was filled. It takes one from anybody all the same: by
+    # hand, from another release's command, or late from a rebuild that was outrun.
+    foreign = not database.has_schema(spicedb_schema.text())
+    if foreign:
+        _log.error("permissions: SpiceDB had another schema than ours; it is filled again")
+        try:
+            rebuild()
+        except Fenced:  # another one is at it, by now
+            raise relay.missing() from None
     missing = extra = 0
     for kind in relations.KINDS:
         absent, surplus = _differences(database, kind)
@@ -137,7 +158,7 @@ def reconcile() -> Repaired:
     for name, count in (("authz:missing", missing), ("authz:extra", extra)):
         if count:
             deployment.write(name, str(int(deployment.read(name) or "0") + count))
-    return Repaired(missing=missing, extra=extra)
+    return Repaired(missing=missing, extra=extra, schema=foreign)
 
 
 def _differences(database: SpiceDB, kind: str) -> tuple[list[Relationship], list[Relationship]]:
@@ -145,7 +166,7 @@ def _differences(database: SpiceDB, kind: str) -> tuple[list[Relationship], list
     there = set(database.relationships(kind))
     wanted = set(relations.every(kind))
     suspects = (there ^ wanted) - _recent_keys()
-    true = relations.true_among(key for key in suspects if relations.is_known(key))
+    true = relations.true_among(suspects)
     absent = sorted(key for key in suspects & true if key not in there)
     surplus = sorted(key for key in suspects - true if key in there)
     return absent, surplus

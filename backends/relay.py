@@ -15,7 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from airavata_scheduler.backends import spicedb_schema
 from airavata_scheduler.backends.spicedb import (
+    CHECK_TIMEOUT_S,
     Fence,
     Fenced,
     PermissionsUnavailable,
@@ -103,13 +105,18 @@ def deployment_id() -> str:
 
 
 def projection_id() -> str | None:
-    """The mark of the filling of SpiceDB that belongs to this database; None before the first."""
-    return deployment.read(_PROJECTION)
+    """The mark of the filling of SpiceDB that belongs to this database and to this schema.
+
+    None before the first, and where a release with another schema filled it: by its rules nobody
+    may be let in, so it is filled again.
+    """
+    name = deployment.read(_PROJECTION)
+    return name if name is not None and name.endswith(f"/{spicedb_schema.digest()}") else None
 
 
 def new_projection() -> str:
     """A new mark, noted in the database before SpiceDB has it: until then every check fails."""
-    name = f"{deployment_id()}/{new_id()}"
+    name = f"{deployment_id()}/{new_id()}/{spicedb_schema.digest()}"
     note_projection(name)
     return name
 
@@ -152,7 +159,7 @@ def read_marks(database: SpiceDB) -> Marks:
     try:
         found = {
             relationship.relation: relationship.subject_id
-            for relationship in database.relationships(*RELAY)
+            for relationship in database.relationships(*RELAY, timeout_s=CHECK_TIMEOUT_S)
         }
     except StoreForeign:
         found = {}
@@ -174,7 +181,8 @@ def check_marks(marks: Marks) -> int:
             "airavata-scheduler authz rebuild --take-over",
             retry_after_s=30.0,
         )
-    if marks.position is None or marks.projection != projection_id():
+    ours = projection_id()
+    if marks.position is None or ours is None or marks.projection != ours:
         raise missing()
     # Behind what we noted: SpiceDB was restored. Ahead of what we ever intended: the database was,
     # and what was revoked or never granted by its rows may still stand in SpiceDB.
@@ -238,13 +246,24 @@ def _relay_batch(before_mark: Callable[[], None]) -> int:
     entries = _bounded(outbox.waiting(BATCH_ENTRIES))
     if not entries:
         return 0
-    keys = {key for entry in entries for key in entry.keys}
-    true = relations.true_among(keys)
-    here, next_one = mark("position", str(position)), mark("position", str(position + 1))
-    token = database.write([*true, next_one], [*(keys - true), here], [Fence(relationship=here)])
+    token = _write(database, {key for entry in entries for key in entry.keys}, position)
     before_mark()
     outbox.relayed(entries, token=token, position=position + 1)
     return len(entries)
+
+
+def _write(database: SpiceDB, keys: set[Relationship], position: int) -> str:
+    """Bring `keys` to what the rows say, and the position on by one; the ZedToken."""
+    true = relations.true_among(keys)
+    here, next_one = mark("position", str(position)), mark("position", str(position + 1))
+    touch, fence = [*true, next_one], Fence(relationship=here)
+    try:
+        return database.write(touch, [*(keys - true), here], [fence])
+    except StoreForeign:
+        # Another release's entry may name a relation that the schema no longer has: then no such
+        # relationship is there either. Should the schema be lost altogether, this fails as well.
+        known = {key for key in keys if relations.is_known(key)}
+        return database.write(touch, [*(known - true), here], [fence])
 
 
 def _bounded(entries: list[Entry]) -> list[Entry]:

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from airavata_scheduler.backends import openbao
+from airavata_scheduler.backends import openbao, secret_copies
 from airavata_scheduler.backends.openbao import SecretStoreBehind
-from airavata_scheduler.backends.secret_collector import note_destroyed
 from airavata_scheduler.models.database import execute, now_ms, transaction
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.tables import Credential, CredentialVersion
@@ -88,15 +87,31 @@ def _rewrap_version(version: CredentialVersion, newest: int) -> int:
         return 0
     try:
         number = secrets.rewrap(path, version=version.number, write_id=write_id)
+        while _is_named(path, number):
+            # An OpenBao that was restored gives a number again. Unlike a new value this is none to
+            # forget the row for: it may be the one that counts, whose value is lost and refused.
+            secrets.destroy(path, [number])
+            number = secrets.rewrap(path, version=version.number, write_id=write_id)
         _take_over(version, number)
     except Conflict:
         return 1  # somebody writes a value at this moment: the next run sees what came of it
     except _Overtaken:
         secrets.destroy(path, [number])
         return 1
-    secrets.destroy(path, [version.number])
-    note_destroyed(path, [version.number])
-    return 1
+    # Else this process slept for so long that the collector took the new number for nobody's.
+    return 1 if secret_copies.end(path, version.number) else _rewrap_version(version, newest)
+
+
+def _is_named(credential_id: str, number: int) -> bool:
+    """Whether a row has the number already."""
+    return bool(
+        CredentialVersion.select()
+        .where(
+            (CredentialVersion.credential_id == credential_id)
+            & (CredentialVersion.number == number)
+        )
+        .exists()
+    )
 
 
 def _take_over(version: CredentialVersion, number: int) -> None:

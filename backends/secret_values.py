@@ -16,10 +16,11 @@ from peewee import fn
 
 from airavata_scheduler.backends import openbao
 from airavata_scheduler.backends.credential_fields import Value
-from airavata_scheduler.backends.openbao import SecretStoreBehind
+from airavata_scheduler.backends.openbao import OpenBao, SecretStoreBehind
 from airavata_scheduler.backends.openbao_http import PAUSE_S
 from airavata_scheduler.models.credentials import Written
-from airavata_scheduler.models.errors import AiravataError, Conflict, Unavailable
+from airavata_scheduler.models.database import ConnectionLost
+from airavata_scheduler.models.errors import AiravataError, Unavailable
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import Credential, CredentialVersion
 
@@ -35,7 +36,10 @@ def write_first(credential_id: str, value: Value, store: Callable[[Written], _R]
 
     If `store` fails the value is taken away again. Raises what OpenBao and `store` raise.
     """
-    return _written(credential_id, value, 0, store)
+    # The id is new, so nobody else writes at its path.
+    return _written(
+        credential_id, value, 0, store, lambda secrets, _: secrets.delete(credential_id)
+    )
 
 
 def write_next(credential_id: str, value: Value, store: Callable[[Written], _R]) -> _R:
@@ -43,7 +47,13 @@ def write_next(credential_id: str, value: Value, store: Callable[[Written], _R])
 
     Raises Conflict `secret_raced` where somebody else does so at the same moment.
     """
-    return _written(credential_id, value, _newest(credential_id), store)
+    return _written(
+        credential_id,
+        value,
+        _newest(credential_id),
+        store,
+        lambda secrets, number: secrets.destroy(credential_id, [number]),
+    )
 
 
 def _newest(credential_id: str) -> int:
@@ -64,7 +74,13 @@ def _newest(credential_id: str) -> int:
         time.sleep(PAUSE_S)
 
 
-def _written(credential_id: str, value: Value, expected: int, store: Callable[[Written], _R]) -> _R:
+def _written(
+    credential_id: str,
+    value: Value,
+    expected: int,
+    store: Callable[[Written], _R],
+    take_back: Callable[[OpenBao, int], None],
+) -> _R:
     secrets, write_id, began = openbao.secrets(), new_id(), time.monotonic()
     number = secrets.write(credential_id, value.secret, write_id=write_id, expected=expected)
     written = Written(
@@ -74,8 +90,12 @@ def _written(credential_id: str, value: Value, expected: int, store: Callable[[W
         if time.monotonic() - began > ROW_WITHIN_S:
             raise Unavailable("Writing the secret took too long; nothing was kept. Try again.")
         stored = store(written)
-    except BaseException:
-        _take_back(credential_id, number)
+    except ConnectionLost:
+        # The COMMIT may have taken place: the collector looks for the row, and takes it from there.
+        raise
+    except Exception:
+        with suppress(AiravataError):  # what this misses is collected later
+            take_back(secrets, number)
         raise
     if time.monotonic() - began > ROW_WITHIN_S and not secrets.holds(
         credential_id, version=number, write_id=write_id
@@ -83,16 +103,6 @@ def _written(credential_id: str, value: Value, expected: int, store: Callable[[W
         # This process slept for so long between the two that the value was collected as nobody's.
         raise SecretStoreBehind
     return stored
-
-
-def _take_back(credential_id: str, number: int) -> None:
-    """Destroy what was written in vain; what this misses is collected later."""
-    with suppress(AiravataError, Conflict):
-        secrets = openbao.secrets()
-        if number == 1:
-            secrets.delete(credential_id)
-        else:
-            secrets.destroy(credential_id, [number])
 
 
 def read(row: Credential) -> dict[str, str]:

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -18,26 +17,20 @@ import grpc
 from authzed.api.v1 import (
     CheckBulkPermissionsRequest,
     CheckBulkPermissionsRequestItem,
-    CheckPermissionResponse,
     Consistency,
     DeleteRelationshipsRequest,
     DeleteRelationshipsResponse,
     InsecureClient,
     LookupResourcesRequest,
-    ObjectReference,
-    Precondition,
     ReadRelationshipsRequest,
-    ReadSchemaRequest,
     RelationshipFilter,
     RelationshipUpdate,
-    SubjectFilter,
     SubjectReference,
     SyncClient,
     WriteRelationshipsRequest,
     WriteSchemaRequest,
-    ZedToken,
 )
-from authzed.api.v1 import Relationship as WireRelationship
+from authzed.api.v1.schema_service_pb2 import DiffSchemaRequest, ReflectSchemaRequest
 from grpcutil import bearer_token_credentials
 
 from airavata_scheduler.backends.spicedb_faults import (
@@ -45,8 +38,17 @@ from airavata_scheduler.backends.spicedb_faults import (
     PermissionsUnavailable,
     StoreForeign,
     away,
-    code_of,
     meaning,
+)
+from airavata_scheduler.backends.spicedb_wire import (
+    Fence,
+    Question,
+    an_object,
+    at_least,
+    message,
+    precondition,
+    relationship_of,
+    said_yes,
 )
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import ConfigurationError
@@ -65,7 +67,7 @@ __all__ = [
 
 CHECK_TIMEOUT_S: Final = 2.0
 WRITE_TIMEOUT_S: Final = 5.0
-READ_TIMEOUT_S: Final = 300.0
+READ_TIMEOUT_S: Final = 300.0  # of all that stands there
 AWAY_S: Final = 1.0
 MAX_UPDATES: Final = 1000  # SpiceDB's own limit for one write
 
@@ -77,27 +79,7 @@ _CHANNEL: Final = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.enable_http_proxy", 0),
 ]
-_YES: Final = CheckPermissionResponse.PERMISSIONSHIP_HAS_PERMISSION
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """May user `user_id` do `permission` to the object?"""
-
-    kind: str
-    id: str
-    permission: str
-    user_id: str
-    user_kind: str = "user"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fence:
-    """One relationship that a write demands: to be there, or (with `absent`) no such relation."""
-
-    relationship: Relationship
-    absent: bool = False
 
 
 class SpiceDB:
@@ -118,12 +100,12 @@ class SpiceDB:
         Raises PermissionsUnavailable, and StoreForeign where schema or token are unknown there.
         """
         request = CheckBulkPermissionsRequest(
-            consistency=_at_least(token),
+            consistency=at_least(token),
             items=[
                 CheckBulkPermissionsRequestItem(
-                    resource=_object(asked.kind, asked.id),
+                    resource=an_object(asked.kind, asked.id),
                     permission=asked.permission,
-                    subject=SubjectReference(object=_object(asked.user_kind, asked.user_id)),
+                    subject=SubjectReference(object=an_object(asked.user_kind, asked.user_id)),
                 )
                 for asked in questions
             ],
@@ -131,15 +113,15 @@ class SpiceDB:
         answer = self._call(
             lambda: self._client.CheckBulkPermissions(request, timeout=CHECK_TIMEOUT_S), again=True
         )
-        return [_said_yes(pair) for pair in answer.pairs]
+        return [said_yes(pair) for pair in answer.pairs]
 
     def objects(self, kind: str, permission: str, user_id: str, *, token: str | None) -> list[str]:
         """The ids of the objects of `kind` on which the user has `permission`."""
         request = LookupResourcesRequest(
-            consistency=_at_least(token),
+            consistency=at_least(token),
             resource_object_type=kind,
             permission=permission,
-            subject=SubjectReference(object=_object("user", user_id)),
+            subject=SubjectReference(object=an_object("user", user_id)),
         )
         return self._call(
             lambda: [
@@ -157,7 +139,7 @@ class SpiceDB:
     ) -> str:
         """Write all or nothing if every fence holds; the ZedToken. Raises Fenced otherwise."""
         updates = [
-            RelationshipUpdate(operation=operation, relationship=_wire(relationship))
+            RelationshipUpdate(operation=operation, relationship=message(relationship))
             for operation, relationships in (
                 (RelationshipUpdate.OPERATION_TOUCH, touch),
                 (RelationshipUpdate.OPERATION_DELETE, delete),
@@ -165,29 +147,33 @@ class SpiceDB:
             for relationship in relationships
         ]
         request = WriteRelationshipsRequest(
-            updates=updates, optional_preconditions=[_precondition(fence) for fence in fences]
+            updates=updates, optional_preconditions=[precondition(fence) for fence in fences]
         )
         answer = self._call(
             lambda: self._client.WriteRelationships(request, timeout=WRITE_TIMEOUT_S)
         )
         return str(answer.written_at.token)
 
-    def clear(self, kind: str, fence: Fence) -> None:
-        """Delete every relationship of the objects of `kind`. Raises Fenced."""
+    def clear_some(self, kind: str, fence: Fence, *, relation: str = "") -> bool:
+        """Delete up to MAX_UPDATES relationships of the objects of `kind`; whether none is left.
+
+        With `relation` only those of that relation. Raises Fenced.
+        """
         request = DeleteRelationshipsRequest(
-            relationship_filter=RelationshipFilter(resource_type=kind),
-            optional_preconditions=[_precondition(fence)],
+            relationship_filter=RelationshipFilter(resource_type=kind, optional_relation=relation),
+            optional_preconditions=[precondition(fence)],
             optional_limit=MAX_UPDATES,
             optional_allow_partial_deletions=True,
         )
+        answer = self._call(
+            lambda: self._client.DeleteRelationships(request, timeout=WRITE_TIMEOUT_S)
+        )
         complete = DeleteRelationshipsResponse.DELETION_PROGRESS_COMPLETE
-        progress = None
-        while progress != complete:
-            progress = self._call(
-                lambda: self._client.DeleteRelationships(request, timeout=WRITE_TIMEOUT_S)
-            ).deletion_progress
+        return bool(answer.deletion_progress == complete)
 
-    def relationships(self, kind: str, object_id: str = "") -> Iterator[Relationship]:
+    def relationships(
+        self, kind: str, object_id: str = "", *, timeout_s: float = READ_TIMEOUT_S
+    ) -> Iterator[Relationship]:
         """Every relationship of the objects of `kind`, or of one object, at the newest state."""
         request = ReadRelationshipsRequest(
             consistency=Consistency(fully_consistent=True),
@@ -195,22 +181,34 @@ class SpiceDB:
                 resource_type=kind, optional_resource_id=object_id
             ),
         )
-        stream = self._call(lambda: self._client.ReadRelationships(request, timeout=READ_TIMEOUT_S))
+        stream = self._call(lambda: self._client.ReadRelationships(request, timeout=timeout_s))
         while True:
             found = self._call(lambda: next(stream, None))
             if found is None:
                 return
-            yield _read(found.relationship)
+            yield relationship_of(found.relationship)
 
-    def schema(self) -> str | None:
-        """The schema's text as SpiceDB tells it; None where there is none."""
+    def kinds(self) -> list[str]:
+        """The kinds of objects that the schema there has; empty where there is none."""
+        request = ReflectSchemaRequest(consistency=Consistency(fully_consistent=True))
         try:
             answer = self._call(
-                lambda: self._client.ReadSchema(ReadSchemaRequest(), timeout=CHECK_TIMEOUT_S)
+                lambda: self._client.ReflectSchema(request, timeout=CHECK_TIMEOUT_S)
             )
         except StoreForeign:
-            return None
-        return str(answer.schema_text)
+            return []
+        return [definition.name for definition in answer.definitions]
+
+    def has_schema(self, text: str) -> bool:
+        """Whether the schema there means and says what `text` does, however it is written."""
+        request = DiffSchemaRequest(
+            consistency=Consistency(fully_consistent=True), comparison_schema=text
+        )
+        try:
+            answer = self._call(lambda: self._client.DiffSchema(request, timeout=CHECK_TIMEOUT_S))
+        except StoreForeign:
+            return False
+        return not answer.diffs
 
     def write_schema(self, text: str) -> None:
         """Replace the schema. Raises ConfigurationError with SpiceDB's words if it refuses."""
@@ -250,68 +248,6 @@ class SpiceDB:
             elif self._away_until is not None:
                 self._away_until = None  # it speaks, or its port is closed: nobody has to wait
             raise meaning(error.code(), error.details()) from None
-
-
-def _said_yes(pair: Any) -> bool:
-    if pair.HasField("error"):
-        raise meaning(code_of(pair.error.code), pair.error.message)
-    return bool(pair.item.permissionship == _YES)
-
-
-def _at_least(token: str | None) -> Consistency:
-    if token is None:
-        return Consistency(fully_consistent=True)
-    return Consistency(at_least_as_fresh=ZedToken(token=token))
-
-
-def _object(kind: str, object_id: str) -> ObjectReference:
-    return ObjectReference(object_type=kind, object_id=object_id)
-
-
-def _wire(relationship: Relationship) -> WireRelationship:
-    return WireRelationship(
-        resource=_object(relationship.kind, relationship.id),
-        relation=relationship.relation,
-        subject=SubjectReference(
-            object=_object(relationship.subject_kind, relationship.subject_id),
-            optional_relation=relationship.subject_relation,
-        ),
-    )
-
-
-def _read(wire: Any) -> Relationship:
-    return Relationship(
-        kind=wire.resource.object_type,
-        id=wire.resource.object_id,
-        relation=wire.relation,
-        subject_kind=wire.subject.object.object_type,
-        subject_id=wire.subject.object.object_id,
-        subject_relation=wire.subject.optional_relation,
-    )
-
-
-def _precondition(fence: Fence) -> Precondition:
-    wanted = fence.relationship
-    if fence.absent:
-        return Precondition(
-            operation=Precondition.OPERATION_MUST_NOT_MATCH,
-            filter=RelationshipFilter(
-                resource_type=wanted.kind,
-                optional_resource_id=wanted.id,
-                optional_relation=wanted.relation,
-            ),
-        )
-    return Precondition(
-        operation=Precondition.OPERATION_MUST_MATCH,
-        filter=RelationshipFilter(
-            resource_type=wanted.kind,
-            optional_resource_id=wanted.id,
-            optional_relation=wanted.relation,
-            optional_subject_filter=SubjectFilter(
-                subject_type=wanted.subject_kind, optional_subject_id=wanted.subject_id
-            ),
-        ),
-    )
 
 
 _lock = threading.Lock()

@@ -218,7 +218,8 @@ def verify(stored: Stored, expect_sha256: str | None, expect_size: int | None) -
     if expect_sha256 is not None and stored.sha256 != expect_sha256.lower():
         raise DigestMismatch(
             f"the bytes have SHA-256 {stored.sha256}, announced was {expect_sha256.lower()}; "
-            "send them again"
+            "send them again",
+            hint="The SHA-256 is that of the bytes as they are sent.",
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from airavata_scheduler.backends import projection, relay, spicedb
+from airavata_scheduler.backends import projection, relay, spicedb, spicedb_schema
 from airavata_scheduler.backends.spicedb import Fenced
 from airavata_scheduler.commands import start_checks, validation
 from airavata_scheduler.functions import audit
@@ -26,7 +26,7 @@ def upload() -> None:
     configuration = Configuration.read()
     start_checks.check_permissions(configuration)
     spicedb.configure(configuration)
-    spicedb.spicedb().write_schema(projection.schema_text())
+    spicedb.spicedb().write_schema(spicedb_schema.text())
     click.echo(f"The schema is at {configuration.spicedb_endpoint}.")
 
 
@@ -58,8 +58,10 @@ def compare() -> None:
     _connect()
     with database.connected():
         repaired = projection.reconcile()
+    if repaired.schema:
+        click.echo("SpiceDB had another schema than ours: it was filled again.")
     click.echo(f"Missing and written: {repaired.missing}. Too many and deleted: {repaired.extra}.")
-    if repaired.missing or repaired.extra:
+    if repaired.missing or repaired.extra or repaired.schema:
         raise SystemExit(1)
 
 

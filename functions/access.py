@@ -21,7 +21,7 @@ from airavata_scheduler.functions.naming import Kind, Target
 from airavata_scheduler.functions.permissions import Permission
 from airavata_scheduler.functions.principals import Principal
 from airavata_scheduler.functions.route_table import ROUTES, Check, Rule
-from airavata_scheduler.models.errors import BadInput, Forbidden, Unauthenticated
+from airavata_scheduler.models.errors import BadInput, Forbidden
 
 __all__ = ["ROUTES", "authorize", "check_routes", "require", "require_all", "target", "targets"]
 
@@ -93,6 +93,8 @@ class _Place:
     many: bool
 
 
+MAX_NAMES = 1000  # of one list; each is looked up and asked about before the view sees the body
+
 _PLACE = re.compile(r"(path|query|body):(\w+)([?*]?)")
 
 
@@ -112,6 +114,12 @@ def _names(place: _Place) -> list[str]:
             return []
         raise BadInput(f"{place.field} is missing.", code="missing_field", field=place.field)
     names = value if place.many else [value]
+    if isinstance(names, list) and len(names) > MAX_NAMES:
+        raise BadInput(
+            f"{place.field} has {len(names)} entries; {MAX_NAMES} at most are taken.",
+            code="invalid_too_long",
+            field=place.field,
+        )
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         wanted = "a list of names or ids" if place.many else "a name or an id"
         raise BadInput(f"{place.field} must be {wanted}.", code="invalid_type", field=place.field)
@@ -190,11 +198,3 @@ def check_routes(app: Flask) -> None:
 def register(app: Flask) -> None:
     """Put the gate in front of every route of `app`."""
     app.before_request(_gate)
-
-
-def current_or_none() -> Principal | None:
-    """Who is calling, or None before or without authentication."""
-    try:
-        return principals.current()
-    except Unauthenticated:
-        return None

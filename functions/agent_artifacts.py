@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Response, jsonify
@@ -18,10 +19,12 @@ from airavata_scheduler.functions.agent_lease_access import (
     blueprint,
     held,
 )
+from airavata_scheduler.functions.agent_reports import OUTPUT_NAME
 from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.functions.shapes import Query
 from airavata_scheduler.models.database import change, execute, now_ms, retried, transaction
 from airavata_scheduler.models.ids import new_id
+from airavata_scheduler.models.lease_records import ReportedArtifact
 from airavata_scheduler.models.node_facts import node_facts
 from airavata_scheduler.models.rows import insert_rows
 
@@ -31,7 +34,7 @@ api: APIBlueprint = blueprint("agent_artifacts")
 class ArtifactQuery(Query):
     """Which declared output the file belongs to, and its path in the task's directory."""
 
-    output: str = Field(min_length=1, max_length=255)
+    output: str = Field(pattern=OUTPUT_NAME)
     path: str = Field(min_length=1, max_length=2000)
 
 
@@ -48,20 +51,34 @@ def put_artifact(path: LeasePath, query: ArtifactQuery) -> Response:
     known = _known(lease, query)
     if known is not None and known[1] == sha256:
         return _answer(200, {"size": known[0], "sha256": sha256})
-    named = lease.lease
+    place = place_of(lease, query.path)
+    limit = tokens.configuration().max_upload_bytes
+    chunks = blobs.uploaded(limit)
+    stored = stores.store(place.storage_id).put(place.key, chunks, expect_sha256=sha256)
+    said = ReportedArtifact(output=query.output, path=query.path, size=stored.size, sha256=sha256)
+    note(lease, said, place)
+    return _answer(201, {"size": stored.size, "sha256": sha256})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an output file lies."""
+
+    storage_id: str
+    key: str
+
+
+def place_of(lease: HeldLease, path: str) -> Place:
+    """Where an output file of a lease belongs: the key names the attempt and the lease."""
     key = stores.artifact_key(
         experiment_id=lease.experiment_id,
         node=node_facts(lease.node_id).name,
         idx=lease.idx,
-        attempt=named.attempt,
-        lease_id=named.lease_id,
-        path=query.path,
+        attempt=lease.lease.attempt,
+        lease_id=lease.lease.lease_id,
+        path=path,
     )
-    storage_id = lease.storage_id or stores.default_storage_id()
-    limit = tokens.configuration().max_upload_bytes
-    stored = stores.store(storage_id).put(key, blobs.uploaded(limit), expect_sha256=sha256)
-    _note(lease, query, {"size": stored.size, "sha256": sha256, "key": key, "storage": storage_id})
-    return _answer(201, {"size": stored.size, "sha256": sha256})
+    return Place(storage_id=lease.storage_id or stores.default_storage_id(), key=key)
 
 
 def _known(lease: HeldLease, query: ArtifactQuery) -> tuple[int, str] | None:
@@ -74,14 +91,14 @@ def _known(lease: HeldLease, query: ArtifactQuery) -> tuple[int, str] | None:
 
 
 @retried
-def _note(lease: HeldLease, query: ArtifactQuery, stored: dict[str, Any]) -> None:
+def note(lease: HeldLease, said: ReportedArtifact, place: Place) -> None:
     """One row for each (lease, output, path): other bytes than before replace it."""
     named = lease.lease
     with transaction():
         change(
             "DELETE FROM artifacts WHERE task_id = %s AND lease_id = %s AND output = %s "
             "AND path = %s AND state = 'staged'",
-            (named.task_id, named.lease_id, query.output, query.path),
+            (named.task_id, named.lease_id, said.output, said.path),
         )
         row = {
             "id": new_id(),
@@ -91,12 +108,12 @@ def _note(lease: HeldLease, query: ArtifactQuery, stored: dict[str, Any]) -> Non
             "task_id": named.task_id,
             "lease_id": named.lease_id,
             "attempt": named.attempt,
-            "output": query.output,
-            "path": query.path,
-            "size": stored["size"],
-            "sha256": stored["sha256"],
-            "storage_id": stored["storage"],
-            "storage_key": stored["key"],
+            "output": said.output,
+            "path": said.path,
+            "size": said.size,
+            "sha256": said.sha256,
+            "storage_id": place.storage_id,
+            "storage_key": place.key,
             "state": "staged",
             "created_at": now_ms(),
         }

@@ -10,7 +10,12 @@ from typing import Any
 
 from flask import request
 
-from airavata_scheduler.functions.bodies import BadJson, StrictRequest
+from airavata_scheduler.functions.bodies import (
+    BadJson,
+    StrictRequest,
+    not_an_object,
+    unique_keys,
+)
 from airavata_scheduler.models.errors import BadInput
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -60,22 +65,25 @@ def lenient_document() -> dict[str, Any]:
 
     A NUL or half a surrogate pair in a task's last words becomes a replacement character, NaN stays
     for the check of its own item: a batch of results is not refused for one of them. Raises BadJson
-    for what is no JSON, BadInput for what is no object.
+    for what is no JSON, BadInput for what is no object or says a key twice: half would be lost.
     """
     try:
         found = _incoming().get_json()
     except BadInput:
         found = _with_replacements()
     if not isinstance(found, dict):
-        raise BadInput("The body must be a JSON object.", code="not_an_object")
+        raise not_an_object()
     return found
 
 
 def _with_replacements() -> Any:
     try:
-        return _replaced(json.loads(body_bytes()))
-    except (ValueError, RecursionError) as error:
-        raise BadJson(f"The body is not JSON: {error}.") from None
+        return _replaced(json.loads(body_bytes(), object_pairs_hook=unique_keys))
+    except (ValueError, RecursionError):
+        raise BadJson(
+            "The body is nested too deep, or has a number that is too long.",
+            hint="Send each item's values as they are, with results as artifacts.",
+        ) from None
 
 
 def _replaced(value: Any) -> Any:

@@ -2,12 +2,12 @@
 
 An agent holds one secret of its own; it shows it at `POST /token` and gets a token for ten minutes.
 The token is never enough: each call reads the agent's row, so a revocation works at the next call,
-with or without Redis.
+with or without Redis. The same look tells the database's time, by which tokens begin and end: the
+clocks of two API servers may differ.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,8 @@ from flask import g, request
 from flask_openapi3 import APIBlueprint
 
 from airavata_scheduler.functions import access, principals, tokens
-from airavata_scheduler.models import history
-from airavata_scheduler.models.database import execute
+from airavata_scheduler.models import history, sessions
+from airavata_scheduler.models.database import execute, now_ms, now_sql
 from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from airavata_scheduler.models.ids import is_id
 
@@ -29,6 +29,11 @@ SESSION_HEADER = "X-Agent-Session"
 
 _REQUIRED = ["aud", "exp", "iat", "iss", "sub", "cmp", "ver", "typ"]
 _MAX_TOKEN_CHARS = 2048
+_BY_ID = """
+SELECT id, name, compute_id, state, session_id, secret_set_at, next_secret_hash, token_version,
+       {now}
+FROM agents WHERE id = %s
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +51,7 @@ class AgentCaller:
 
 def issue_token(*, agent_id: str, compute_id: str, token_version: int) -> str:
     """A signed token of ten minutes for one agent of one compute resource."""
-    now = int(time.time())
+    now = now_ms() // 1000
     claims = {
         "iss": tokens.ISSUER,
         "aud": AUDIENCE,
@@ -88,10 +93,8 @@ def _claims(token: str) -> dict[str, Any]:
             algorithms=[ALGORITHM],
             audience=AUDIENCE,
             issuer=tokens.ISSUER,
-            options={"require": _REQUIRED},
+            options={"require": _REQUIRED, "verify_exp": False, "verify_iat": False},
         )
-    except jwt.ExpiredSignatureError:
-        raise _expired() from None
     except (jwt.InvalidTokenError, ValueError, TypeError, OverflowError):
         raise _not_valid() from None
     well_formed = (
@@ -106,16 +109,13 @@ def _claims(token: str) -> dict[str, Any]:
 
 
 def _caller(claims: dict[str, Any]) -> AgentCaller:
-    rows = execute(
-        "SELECT id, name, compute_id, state, session_id, secret_set_at, next_secret_hash, "
-        "token_version FROM agents WHERE id = %s",
-        (claims["sub"],),
-    )
+    rows = execute(_BY_ID.format(now=now_sql()), (claims["sub"],))
     if not rows:
         raise unknown_agent()
-    agent_id, name, compute_id, state, session_id, secret_set_at, upcoming, version = rows[0]
+    agent_id, name, compute_id, state, session_id, secret_set_at, upcoming, version, now = rows[0]
     refuse_state(state)
-    if version != claims["ver"] or compute_id != claims["cmp"]:
+    ended = claims["exp"] * 1000 <= now
+    if ended or version != claims["ver"] or compute_id != claims["cmp"]:
         raise _expired()
     return AgentCaller(
         id=agent_id,
@@ -164,8 +164,8 @@ def caller() -> AgentCaller:
 def session_id() -> str:
     """The session that this request names, which is the agent's newest.
 
-    Raises Conflict `session_superseded` when a newer one took over, `session_missing` without the
-    header, and NotFound `session_unknown` for a session of nobody or of another agent.
+    Raises Conflict `session_missing` without the header, NotFound `session_unknown` for a session
+    of nobody or of another agent, and for an older one what `sessions.refusal_of_old` says.
     """
     agent = caller()
     named = request.headers.get(SESSION_HEADER, "")
@@ -186,11 +186,7 @@ def session_id() -> str:
             code="session_unknown",
             hint="Open a new one with POST /agent/v1/session and the full list of leases.",
         )
-    raise Conflict(
-        "A newer session of this agent has taken over.",
-        code="session_superseded",
-        hint="Only one process may use an agent's state folder; this one must end.",
-    )
+    raise sessions.refusal_of_old(agent.id, named)
 
 
 def note(event: str, began: float, **fields: Any) -> None:

@@ -65,7 +65,7 @@ class InputQuery(Query):
 
     kind: Kind
     of: str = Field(max_length=4000)
-    mac: str = Field(min_length=32, max_length=32)
+    mac: str = Field(pattern=r"^[0-9a-f]{32}$")
 
 
 class BlobPath(BaseModel):

@@ -5,6 +5,7 @@ Every call that names a lease in its path passes `held`. A lease of somebody els
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from airavata_scheduler.functions import agent_identity
 from airavata_scheduler.functions.shapes import Body
-from airavata_scheduler.models import history
+from airavata_scheduler.models import history, leases
 from airavata_scheduler.models.database import execute
-from airavata_scheduler.models.errors import BadInput, Conflict, NotFound
+from airavata_scheduler.models.errors import (
+    AiravataError,
+    BadInput,
+    Conflict,
+    NotFound,
+    Unavailable,
+)
 from airavata_scheduler.models.ids import is_id
 from airavata_scheduler.models.lease_records import LeaseName
 from airavata_scheduler.models.states import TaskState
@@ -44,10 +51,9 @@ class LeasePath(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class HeldLease:
-    """A lease that the calling agent holds, and what its objects hang on."""
+    """A lease, and what its objects hang on."""
 
     lease: LeaseName
-    state: TaskState
     experiment_id: str
     node_id: str
     idx: int
@@ -75,29 +81,52 @@ def held(text: str) -> HeldLease:
 
     Held is also the newest lease of a task that went back to the queue and that nobody has claimed
     since: its result would still be accepted. Raises NotFound `lease_unknown` for a lease of nobody
-    or of another agent, Conflict `lease_finished` or `lease_superseded` for one that has ended.
+    or of another agent, Conflict `lease_finished` or `lease_superseded` for one that has ended, and
+    Unavailable `lease_unsettled` for one that the database forgot and that the agent's list of what
+    it holds will attach again.
     """
     lease = lease_named(text)
-    rows: list[tuple[Any, ...]] = []
-    if lease is not None:
-        rows = execute(
-            f"SELECT {_COLUMNS} FROM tasks t JOIN experiments e ON e.id = t.experiment_id "  # noqa: S608
-            "WHERE t.id = %s",
-            (lease.task_id,),
-        )
+    rows = _task_of(lease) if lease is not None else []
     if lease is None or not rows:
         raise _unknown()
     state, attempt, lease_id, agent_id, *hangs_on = rows[0]
-    if agent_id != agent_identity.caller().id:
-        raise _unknown() if not _held_before(lease) else _superseded()
-    if (attempt, lease_id) != (lease.attempt, lease.lease_id):
-        raise _superseded()
+    is_ours = agent_id == agent_identity.caller().id
+    if not is_ours or (attempt, lease_id) != (lease.attempt, lease.lease_id):
+        raise _refusal(lease, is_ours)
     _refuse_ended(TaskState(state))
     history.note("reached", agent=agent_id, lease=text)
+    return _described(lease, hangs_on)
+
+
+def _refusal(lease: LeaseName, is_ours: bool) -> AiravataError:
+    if leases.truth(agent_identity.session_id(), lease).verdict in ("keep", "cancel"):
+        return Unavailable(
+            "The database has lost its newest commits, and with them this lease.",
+            code="lease_unsettled",
+            hint="Send the full list of leases with a heartbeat, then try again.",
+            retry_after_s=1.0,
+        )
+    return _superseded() if is_ours or _held_before(lease) else _unknown()
+
+
+def unheld(lease: LeaseName) -> HeldLease | None:
+    """What a lease hangs on, whoever holds it; None where there is no such task."""
+    rows = _task_of(lease)
+    return _described(lease, rows[0][4:]) if rows else None
+
+
+def _task_of(lease: LeaseName) -> list[tuple[Any, ...]]:
+    return execute(
+        f"SELECT {_COLUMNS} FROM tasks t JOIN experiments e ON e.id = t.experiment_id "  # noqa: S608
+        "WHERE t.id = %s",
+        (lease.task_id,),
+    )
+
+
+def _described(lease: LeaseName, hangs_on: Sequence[Any]) -> HeldLease:
     experiment_id, node_id, idx, generation, project_id, storage_id = hangs_on
     return HeldLease(
         lease=lease,
-        state=TaskState(state),
         experiment_id=experiment_id,
         node_id=node_id,
         idx=idx,

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from airavata_scheduler.functions import agent_identity, agent_shedding, streams
+from airavata_scheduler.functions import agent_identity, agent_shedding, streams, tokens
 from airavata_scheduler.functions.agent_inputs import inputs_of
 from airavata_scheduler.functions.agent_lease_access import (
     AgentBody,
@@ -125,6 +125,7 @@ def _look(session_id: str, body: ClaimBody) -> tuple[Claimed, bool]:
             seq=body.seq,
             max_tasks=min(body.max, MAX_LEASES),
             free=body.free.clipped(),
+            hold_s=tokens.configuration().outage_grace_s,
         )
         if claimed.grants:
             granted = [str(grant.lease) for grant in claimed.grants]

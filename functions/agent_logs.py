@@ -66,7 +66,7 @@ def _checked_chunk(start: int, stop: int) -> bytes:
             field="Content-Range",
         )
     if sha256_of(data) != content_sha256():
-        raise DigestMismatch
+        raise DigestMismatch(field="Content-Digest")
     return data
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from airavata_scheduler.functions import agent_identity
+from airavata_scheduler.functions import agent_identity, forgotten_uploads
 from airavata_scheduler.functions.agent_bodies import lenient_document
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
 from airavata_scheduler.functions.agent_leases import ClaimBody, claim_answer
@@ -33,6 +33,7 @@ MAX_RESULT_CHARS = 65_536
 MAX_ARTIFACTS = 20_000
 MAX_MESSAGE_CHARS = 8192
 LONGEST_MS = 2**53
+OUTPUT_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,254}$"  # as documents name them; people read it
 
 api = blueprint("agent_reports")
 
@@ -41,7 +42,7 @@ class Failure(AgentBody):
     """Why the attempt did not succeed."""
 
     kind: Literal["user", "infrastructure", "limit", "policy"] = "user"
-    code: str = Field("failed", max_length=64)
+    code: str = Field("failed", pattern=r"^[a-z][a-z0-9_]{0,63}$")
     message: str = ""
     traceback: str | None = None
 
@@ -64,7 +65,7 @@ class StreamLog(AgentBody):
 class ArtifactItem(AgentBody):
     """One uploaded file."""
 
-    output: str = Field(min_length=1, max_length=255)
+    output: str = Field(pattern=OUTPUT_NAME)
     path: str = Field(min_length=1, max_length=4096)
     size: int = Field(ge=0, le=LONGEST_MS)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -99,10 +100,12 @@ def reports() -> dict[str, Any]:
     """Take results in; what is answered `accepted` or `duplicate` is stored for good."""
     body = ReportsBody.model_validate(lenient_document())
     session_id = agent_identity.session_id()
+    # Before the commit: what is stored in a later epoch than is told is only reported once more.
+    told_epoch = epoch.current()
     read = [_read(item) for item in body.items]
     good = [one for one in read if isinstance(one, Report)]
     began = history.now()
-    reported = leases.report(session_id, good)
+    reported = forgotten_uploads.taken_up(session_id, good, leases.report(session_id, good))
     _witness(began, good, reported.verdicts)
     announce(reported.wakeups)
     verdicts = iter(reported.verdicts)
@@ -111,7 +114,7 @@ def reports() -> dict[str, Any]:
         verdict = next(verdicts) if isinstance(one, Report) else one
         lease = said.get("lease") if isinstance(said, dict) else None
         items.append(_document(lease, verdict))
-    return {"items": items, "epoch": epoch.current(), "claim": _claim(body.claim)}
+    return {"items": items, "epoch": told_epoch, "claim": _claim(body.claim)}
 
 
 def _witness(began: float, reports: list[Report], verdicts: list[ReportVerdict]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from airavata_scheduler.functions import agent_identity, tokens
+from airavata_scheduler.functions.agent_facts import Capabilities, Policy, numbers
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
 from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.models import epoch, history, sessions
@@ -45,11 +46,12 @@ class SessionBody(AgentBody):
     boot_id: str = Field(max_length=128)
     state_folder_id: str = Field(max_length=128)
     version: str = Field("", max_length=64)
-    capabilities: dict[str, Any] = Field(default_factory=dict)
-    policy: dict[str, Any] = Field(default_factory=dict)
+    capabilities: Capabilities = Field(default_factory=lambda: Capabilities.model_validate({}))
+    policy: Policy = Field(default_factory=dict)
     mode: str = Field("normal", max_length=32)
     unresolved_claims: list[str] = Field(default_factory=list, max_length=MAX_CLAIM_IDS)
     leases: list[HeldEntry] = Field(default_factory=list, max_length=MAX_LEASES)
+    settled: str | None = Field(None, max_length=64)
 
 
 class Delta(AgentBody):
@@ -68,18 +70,23 @@ class Digest(AgentBody):
 
 
 class HeartbeatBody(AgentBody):
-    """What changed since the last heartbeat; `full` every tenth time and when we want it."""
+    """What changed since the last heartbeat; `full` every tenth time and when we want it.
+
+    `epoch` is the newest that the agent has heard of, `settled` the one in which it has reported
+    again all that was acknowledged before.
+    """
 
     seq: int = Field(ge=0, le=2**62)
-    epoch: str | None = None
+    epoch: str | None = Field(None, max_length=64)
+    settled: str | None = Field(None, max_length=64)
     deltas: list[Delta] = Field(default_factory=list, max_length=MAX_LEASES)
     digest: Digest | None = None
     full: list[HeldEntry] | None = Field(None, max_length=MAX_LEASES)
     unresolved_claims: list[str] = Field(default_factory=list, max_length=MAX_CLAIM_IDS)
     mode: str = Field("normal", max_length=32)
-    free: dict[str, Any] | None = None
-    disk: dict[str, Any] | None = None
-    spool: dict[str, Any] | None = None
+    free: Any = Field(None, description="Numbers by name: what more work would find")
+    disk: Any = Field(None, description="Numbers by name")
+    spool: Any = Field(None, description="Numbers by name")
 
 
 class EndBody(AgentBody):
@@ -100,11 +107,12 @@ def open_session(body: SessionBody) -> dict[str, Any]:
         boot_id=body.boot_id,
         state_folder_id=body.state_folder_id,
         version=body.version,
-        capabilities=body.capabilities,
+        capabilities=body.capabilities.model_dump(exclude_none=True),
         policy=body.policy,
         mode=_mode(body.mode),
         unresolved_claims=body.unresolved_claims,
         leases=held,
+        settled=body.settled,
     )
     announce(opened.wakeups)
     compute, timers = _compute(agent.compute_id)
@@ -139,7 +147,10 @@ def heartbeat(body: HeartbeatBody) -> dict[str, Any]:
         full=None if body.full is None else full,
         unresolved_claims=body.unresolved_claims,
         mode=_mode(body.mode),
-        free={**(body.free or {}), "disk": body.disk, "spool": body.spool},
+        free={**numbers(body.free), "disk": numbers(body.disk), "spool": numbers(body.spool)},
+        # An older agent does not say it; it begins to tell as soon as it hears of the epoch.
+        settled=body.epoch if body.settled is None else body.settled,
+        hold_s=tokens.configuration().outage_grace_s,
     )
     told = {str(lease): verdict for lease, verdict in beat.verdicts}
     agent_identity.note("heartbeat", began, verdicts=told)

@@ -72,6 +72,7 @@ from airavata_scheduler.models import counters
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.database import database
 from airavata_scheduler.models.errors import BadInput
+from airavata_scheduler.models.faults import shown_key
 from airavata_scheduler.queue import connection
 
 Group = Literal["client", "agent"]
@@ -165,7 +166,7 @@ def create_app(
     app.validation_error_callback = problems.raise_invalid
     request_log.register(app)
     https_only.register(app, config)
-    app.before_request(_refuse_control_characters)
+    app.before_request(_refuse_doubtful_queries)
     rate_limit.register(app, config)
     access.register(app)
     problems.register(app)
@@ -178,12 +179,22 @@ def create_app(
     return app
 
 
-def _refuse_control_characters() -> None:
-    """A NUL in an address fits no name of ours, and PostgreSQL would choke on it."""
-    for name, value in request.args.items(multi=True):
-        if "\x00" in value or "\x00" in name:
+def _refuse_doubtful_queries() -> None:
+    """A NUL fits no name of ours, and PostgreSQL would choke on it; of two values one is lost.
+
+    A program before us (a proxy, a filter) may take the other one of the two than we do.
+    """
+    for name, values in request.args.lists():
+        if any("\x00" in text for text in (name, *values)):
             raise BadInput(
-                "A query parameter contains a NUL character.", code="nul", field=name[:80]
+                "A query parameter contains a NUL character.", code="nul", field=shown_key(name)
+            )
+        if len(values) > 1:
+            raise BadInput(
+                f"The parameter {shown_key(name)} is given {len(values)} times.",
+                code="duplicate_parameter",
+                field=shown_key(name),
+                hint="Keep one of them.",
             )
 
 

@@ -16,7 +16,7 @@ from airavata_scheduler.functions.naming import Kind
 from airavata_scheduler.functions.pagination import PageQuery
 from airavata_scheduler.functions.permissions import Permission
 from airavata_scheduler.functions.principals import Principal
-from airavata_scheduler.functions.shapes import Line, rfc3339
+from airavata_scheduler.functions.shapes import Line, Moment, rfc3339
 from airavata_scheduler.models import audit_chain
 from airavata_scheduler.models.database import connected
 from airavata_scheduler.models.errors import BadInput
@@ -44,8 +44,8 @@ class AuditQuery(PageQuery):
     )
     action: Line | None = None
     project: Line | None = Field(None, description="Entries of a project that you manage")
-    since: datetime | None = Field(None, description="RFC 3339")
-    until: datetime | None = Field(None, description="RFC 3339")
+    since: Moment | None = Field(None, description="RFC 3339")
+    until: Moment | None = Field(None, description="RFC 3339")
 
 
 class AuditAnswer(BaseModel):

@@ -14,6 +14,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from airavata_scheduler.backends import stores
 from airavata_scheduler.backends.storage import CHUNK_BYTES
 from airavata_scheduler.functions import access, downloads, principals, tokens
+from airavata_scheduler.functions.bodies import UnsupportedMediaType
 from airavata_scheduler.functions.selected import dict_row
 from airavata_scheduler.functions.shapes import Answer, Path
 from airavata_scheduler.models.database import now_ms, transaction
@@ -98,7 +99,18 @@ def find(project_id: str, sha256: str) -> dict[str, Any] | None:
 
 
 def uploaded(limit: int) -> Iterator[bytes]:
-    """The request's raw body piece by piece. Raises TooLarge beyond `limit` bytes."""
+    """The request's raw body piece by piece.
+
+    Raises TooLarge beyond `limit` bytes, and UnsupportedMediaType for a packed body: a file is
+    stored as it comes, so it would be stored packed, under a name that says otherwise.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(
+            "A file is taken as it is, without Content-Encoding.",
+            field="Content-Encoding",
+            hint="Leave the header out, and send the file's own bytes.",
+        )
     request.max_content_length = limit
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
@@ -118,5 +130,6 @@ def uploaded(limit: int) -> Iterator[bytes]:
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(
-        f"The file is larger than the {limit} bytes that this server takes (MAX_UPLOAD_BYTES)."
+        f"The file is larger than the {limit} bytes that this server takes (MAX_UPLOAD_BYTES).",
+        hint="Split it, or put it into a storage resource.",
     )

@@ -47,7 +47,7 @@ class Packed(Body):
     encoding: Literal["pickle", "blob"]
     data: str | None = Field(None, description="Base64, for pickle")
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    size: int | None = Field(None, ge=0)
+    size: int | None = Field(None, ge=0, le=2**50)
 
 
 class CallItem(Body):

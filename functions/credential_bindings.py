@@ -20,6 +20,7 @@ from airavata_scheduler.functions import (
     audit,
     permissions,
     principals,
+    shares,
     tokens,
 )
 from airavata_scheduler.functions.credential_resolution import SENTENCES, Verdict, resolve
@@ -149,6 +150,8 @@ def bind_credential(body: ResourceBody) -> tuple[dict[str, Any], int]:
         )
 
     def make() -> dict[str, Any]:
+        shares.lock_object("credential", found)
+        shares.lock_object(_kind(resource), resource)
         if not rows.bind(found.id, _kind(resource), resource.id, user_id=principals.current().id):
             raise Conflict(
                 f"{found.name} is bound to {resource.name} already.", code="binding_exists"

@@ -82,7 +82,11 @@ def resolve(principal: Principal, resource: Target) -> Resolution:
     seen.sort(key=lambda item: (item[0].owner_id != principal.id, -item[0].updated_at, item[0].id))
     steps: list[Step] = []
     for row, may_use in seen:
-        verdict = _verdict(row, resource, may_use=may_use)
+        verdict = _verdict_of_row(row, resource, may_use=may_use)
+        if verdict == "usable":
+            # An OpenBao that is away is asked once: each time costs seconds.
+            is_away = any(step.verdict == "unknown" for step in steps)
+            verdict = "unknown" if is_away else _verdict_of_value(row)
         if verdict == "usable" and not any(step.verdict == "chosen" for step in steps):
             verdict = "chosen"
         steps.append(Step(credential=row, verdict=verdict))
@@ -101,13 +105,18 @@ def _bound(resource: Target) -> list[Credential]:
     )
 
 
-def _verdict(row: Credential, resource: Target, *, may_use: bool) -> Verdict:
+def _verdict_of_row(row: Credential, resource: Target, *, may_use: bool) -> Verdict:
+    """What can be said without OpenBao; `usable` if it has the value."""
     if not may_use:
         return "not_allowed"
     if not credential_kinds.fits(row.kind, str(resource.row["kind"])):
         return "kind"
     if row.expires_at is not None and row.expires_at <= now_ms():
         return "expired"
+    return "usable"
+
+
+def _verdict_of_value(row: Credential) -> Verdict:
     try:
         return "usable" if secret_values.is_there(row) else "value_missing"
     except SecretStoreBehind:

@@ -8,7 +8,7 @@ from flask import Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
-from airavata_scheduler.backends import secret_collector, secret_values
+from airavata_scheduler.backends import secret_copies, secret_values
 from airavata_scheduler.functions import access, audit, pagination, principals
 from airavata_scheduler.functions.credentials import (
     CredentialAnswer,
@@ -48,7 +48,7 @@ class RotateValueBody(ValueBody):
 class RevealBody(Body):
     """Which version to show: the one that counts, or one before that has not ended."""
 
-    version: int | None = Field(None, ge=1)
+    version: int | None = Field(None, ge=1, le=2**31 - 1)
 
 
 class RevealAnswer(BaseModel):
@@ -93,21 +93,25 @@ def rotate_value(body: RotateValueBody) -> Response:
 @api.post("/<credential>/reveal", responses={200: RevealAnswer})
 def reveal_value(body: RevealBody) -> Response:
     """Show the value. It takes a permission of its own, and is audited before it is shown."""
-    row = Credential.get_by_id(access.target("credential").id)
-    number = body.version or row.secret_version
-    version = CredentialVersion.get_or_none(
-        (CredentialVersion.credential_id == row.id) & (CredentialVersion.number == number)
+    row = access.target("credential")
+    # The one that counts is asked for as such: its number changes when it is wrapped anew.
+    asked = (
+        CredentialVersion.state == "current"
+        if body.version is None
+        else CredentialVersion.number == body.version
     )
+    version = CredentialVersion.get_or_none((CredentialVersion.credential_id == row.id) & asked)
     if version is None or _has_ended(version):
+        what = "The value" if body.version is None else f"Version {body.version}"
         raise Gone(
-            f"Version {number} of {row.name} has ended.",
+            f"{what} of {row.name} has ended.",
             code="version_ended",
             hint="See the history: airavata credential history",
         )
     value = secret_values.read_version(version)
     with transaction():
-        audit.append("reveal", "credential", row.id, version=number)
-    response = jsonify({"id": row.id, "version": number, "value": value})
+        audit.append("reveal", "credential", row.id, version=version.number)
+    response = jsonify({"id": row.id, "version": version.number, "value": value})
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -141,7 +145,7 @@ def _change(body: ValueBody, *, reason: Reason, keep_s: int) -> Response:
 
     secret_values.write_next(row.id, value, store)
     if keep_s == 0 and secret_values.destroy_ended(row.id, [row.secret_version]):
-        secret_collector.note_destroyed(row.id, [row.secret_version])
+        secret_copies.note_destroyed(row.id, [row.secret_version])
     document = shown_one(row.id)
     response = jsonify(document)
     response.set_etag(str(document["version"]))

@@ -33,7 +33,7 @@ from airavata_scheduler.functions.shapes import Body, Line, Name, Text, rfc3339
 from airavata_scheduler.models import credentials as rows
 from airavata_scheduler.models.credentials import Written
 from airavata_scheduler.models.database import now_ms, transaction
-from airavata_scheduler.models.errors import BadInput, Forbidden
+from airavata_scheduler.models.errors import BadInput, Forbidden, Gone
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import Credential, User
 
@@ -156,8 +156,19 @@ def create_credential(body: NewCredentialBody) -> tuple[dict[str, Any], int]:
     made = secret_values.write_first(credential_id, value, store)
     if made["id"] != credential_id:  # the same request came before: what was written now is spare
         secret_values.delete(credential_id)
+        _check_not_deleted(made["id"], body.name)
     grants.relay_now()
     return shown_one(made["id"]), 201
+
+
+def _check_not_deleted(credential_id: str, name: str) -> None:
+    """Raise Gone if what an earlier request with the same key made was deleted since."""
+    if Credential.get_by_id(credential_id).state != "active":
+        raise Gone(
+            f"This request made {name} once, and it was deleted since.",
+            code="credential_deleted",
+            hint="Take a new Idempotency-Key to make another one.",
+        )
 
 
 @api.get("", responses={200: CredentialPage})
@@ -219,9 +230,10 @@ def delete_credential() -> tuple[str, int]:
     with transaction():
         row = Credential.get_by_id(found.id)
         check_if_match(row.version)
-        shares.forget_object("credential", row.id)
+        # First, for it locks the row: who shares at this moment waits, and is told that it is gone.
         if not rows.bury(row):
             raise lost_race()
+        shares.forget_object("credential", row.id)
         audit.append("delete", "credential", row.id, name=found.name)
     grants.relay_now()
     secret_values.delete(found.id)

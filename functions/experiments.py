@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from airavata_scheduler.backends import stores
 from airavata_scheduler.functions import (
@@ -53,12 +53,23 @@ api = APIBlueprint("experiments", __name__, abp_tags=[Tag(name="experiments")])
 MAX_DOCUMENT_CHARS = 4 * 1024 * 1024
 
 
+# Longer than other texts may be; how long is said by `_read`, in the words of documents.
+DocumentText = Annotated[str, Field(max_length=2 * MAX_DOCUMENT_CHARS)]
+
+
+def _text_or_object(value: Any) -> Any:
+    """One sentence in the place of one for each form that it is not."""
+    if not isinstance(value, str | dict):
+        raise ValueError("must be the file's text, or the same as a JSON object")
+    return value
+
+
 class ExperimentBody(Body):
     """An experiment file with what stands beside it."""
 
     project: str = Field(description="Project, by id or name")
     name: str | None = Field(None, min_length=1, max_length=255)
-    document: str | dict[str, Any] = Field(
+    document: Annotated[DocumentText | dict[str, Any], BeforeValidator(_text_or_object)] = Field(
         description="The file's text, or the same as a JSON object",
         union_mode="left_to_right",
     )

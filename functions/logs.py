@@ -27,6 +27,7 @@ api = APIBlueprint("logs", __name__, abp_tags=[Tag(name="tasks")])
 
 DEFAULT_BYTES = 1 << 20
 MAX_BYTES = 16 << 20
+MAX_ATTEMPT = 2**31 - 1  # what the column holds
 FOLLOW_BYTES = 1 << 16  # bytes in one event
 FOLLOW_EVENTS = 16  # events in one look
 
@@ -41,7 +42,9 @@ class TaskLogPath(Path):
 class LogQuery(Query):
     """Which attempt, and which bytes."""
 
-    attempt: int | None = Field(None, ge=1, description="The newest where it is not said")
+    attempt: int | None = Field(
+        None, ge=1, le=MAX_ATTEMPT, description="The newest where it is not said"
+    )
     offset: int = Field(0, description="First byte; a negative one counts from the end")
     limit: int = Field(DEFAULT_BYTES, ge=0, le=MAX_BYTES, description="Bytes at most")
 
@@ -49,7 +52,9 @@ class LogQuery(Query):
 class FollowQuery(Query):
     """Which attempt to follow."""
 
-    attempt: int | None = Field(None, ge=1, description="Each newest where it is not said")
+    attempt: int | None = Field(
+        None, ge=1, le=MAX_ATTEMPT, description="Each newest where it is not said"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +101,12 @@ def follow(path: TaskLogPath, query: FollowQuery) -> Response:
 
     An event's id is `<attempt>:<offset behind it>`; `Last-Event-ID` goes on from there.
     """
-    task_id = access.target("task").id
+    task = access.target("task")
+    if query.attempt is not None:
+        written(task.row, path.stream, query.attempt)  # raises while there can be a 404
     last = request.headers.get("Last-Event-ID", "")
-    follower = _Follower(task_id, path.stream, query.attempt, last)
-    return streams.serve(follower.look, ("log", task_id), ("task", task_id))
+    follower = _Follower(task.id, path.stream, query.attempt, last)
+    return streams.serve(follower.look, ("log", task.id), ("task", task.id))
 
 
 def written(task: Mapping[str, Any], stream: str, number: int | None = None) -> Written:
@@ -184,7 +191,7 @@ class _Follower:
         """What was written since the last look."""
         task = dict_one(Task.select().where(Task.id == self._task_id))
         number = self._following(task)
-        found = written(task, self._stream, number)
+        found = self._written(task, number)
         told: list[streams.Event] = []
         if found.attempt != self._attempt:
             self._attempt, self._offset = found.attempt, 0
@@ -205,8 +212,16 @@ class _Follower:
         known = self._attempt
         if known is None or known >= task["attempt"]:
             return None
-        before = written(task, self._stream, known)
+        before = self._written(task, known)
         return known if self._offset < before.size else None
+
+    def _written(self, task: Mapping[str, Any], number: int | None) -> Written:
+        """As `written`; an attempt that was given back before it started wrote nothing."""
+        try:
+            return written(task, self._stream, number)
+        except NotFound:
+            assert number is not None
+            return Written(attempt=number, size=0, complete=True, truncated=False)
 
     def _fresh(self, found: Written) -> list[streams.Event]:
         """The next bytes as `log` events, at most `FOLLOW_EVENTS`."""

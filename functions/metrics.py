@@ -179,6 +179,20 @@ def _sessions(names: dict[str, str]) -> Iterator[Metric]:
     yield active
     yield by_state
     yield held
+    yield _swaps(names)
+
+
+def _swaps(names: dict[str, str]) -> Metric:
+    family = CounterMetricFamily(
+        "scheduler_session_swaps",
+        "Sessions that spoke although another of their agent had taken over",
+        labels=["compute"],
+    )
+    counted = execute("SELECT compute_id, SUM(swaps) FROM agents GROUP BY compute_id")
+    found = {row[0]: int(row[1]) for row in counted}
+    for compute_id, name in names.items():
+        family.add_metric([name], found.get(compute_id, 0))
+    return family
 
 
 def _in_motion() -> Metric:

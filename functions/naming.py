@@ -48,6 +48,7 @@ Kind = Literal[
     "credential",
 ]
 
+MAX_NAME_CHARS = 255  # no object's name is longer
 MIN_PREFIX = 6
 NEAREST = 3
 NEAREST_AMONG = 500  # names that are read to find the nearest ones
@@ -307,7 +308,7 @@ def not_found(kind: Kind, asked: str, principal: Principal) -> NotFound:
 def _conditions(source: _Source, name: str) -> list[peewee.Expression]:
     """The ways in which `name` can fit, best first; none for text that no database would take."""
     key = source.model._meta.primary_key
-    if not name or len(name) > 255 or not name.isprintable():
+    if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
         return []
     if is_id(name):
         return [key == name]
@@ -353,7 +354,7 @@ def _ambiguous(kind: Kind, asked: str, rows: list[dict[str, Any]]) -> BadInput:
 
 def _nearest(kind: Kind, asked: str, principal: Principal) -> list[str]:
     source = _SOURCES.get(kind)
-    if source is None or source.name is None or is_id(asked):
+    if source is None or source.name is None or is_id(asked) or len(asked) > MAX_NAME_CHARS:
         return []
     names = (
         source.rows()

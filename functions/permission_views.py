@@ -10,7 +10,7 @@ from typing import Any, Final, get_args
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel, Field
 
-from airavata_scheduler.backends import projection
+from airavata_scheduler.backends import spicedb_schema
 from airavata_scheduler.backends.spicedb import Question
 from airavata_scheduler.functions import (
     access,
@@ -204,7 +204,7 @@ def _known(kind: str, permission: str) -> None:
 def _permissions() -> dict[str, tuple[str, ...]]:
     """The permissions of each kind, as the schema has them."""
     found: dict[str, tuple[str, ...]] = {}
-    for block in re.split(r"^definition ", projection.schema_text(), flags=re.MULTILINE)[1:]:
+    for block in re.split(r"^definition ", spicedb_schema.text(), flags=re.MULTILINE)[1:]:
         kind = block.split(" ", 1)[0]
         found[kind] = tuple(re.findall(r"^\s*permission (\w+) =", block, re.MULTILINE))
     return found

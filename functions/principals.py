@@ -26,7 +26,7 @@ _MAX_TOKEN_CHARS: Final = 128
 
 # One look for each request, by unique keys, in plain SQL: this is the hottest path of the API.
 _ALIVE = """
-SELECT users.id, users.name, users.is_admin
+SELECT users.id, users.name, users.is_admin, {now}
 FROM logins JOIN users ON users.id = logins.user_id
 WHERE logins.id = %s AND logins.user_id = %s
   AND logins.revoked_at IS NULL AND users.state = 'active'
@@ -92,14 +92,15 @@ def counted_user(token: str) -> str | None:
 
 def _of_login(token: str) -> Principal:
     claims = tokens.read_access(token)
-    rows = execute(_ALIVE, (claims.login_id, claims.user_id))
+    rows = execute(_ALIVE.format(now=now_sql()), (claims.login_id, claims.user_id))
     if not rows:
         raise Unauthenticated(
             "This login has ended.",
             code="login_ended",
             hint="Log in again: airavata auth login",
         )
-    user_id, name, is_admin = rows[0]
+    user_id, name, is_admin, now = rows[0]
+    tokens.refuse_ended(claims, now)
     return Principal(id=user_id, name=name, is_admin=bool(is_admin), login_id=claims.login_id)
 
 

@@ -23,6 +23,7 @@ from airavata_scheduler.models.errors import (
     Unauthenticated,
     Unavailable,
 )
+from airavata_scheduler.models.faults import MAX_FAULTS, shown_key
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:airavata:problem:"  # a name, not an address: it never goes stale
@@ -88,11 +89,13 @@ def answer(error: AiravataError) -> Response:
 def invalid(error: ValidationError) -> AiravataError:
     """A pydantic error as one BadInput that lists every fault."""
     model = _models.get(error.title)
-    faults = [_fault(item, model) for item in error.errors(include_url=False)]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
     # A misspelt name shows as unknown and as missing: the unknown one holds the advice.
-    faults.sort(key=lambda fault: fault.code != "unknown_field")
+    found.sort(key=lambda item: item["type"] != "extra_forbidden")
+    # Nobody mends more at once, and an answer must not outgrow its request.
+    faults = [_fault(item, model) for item in found[:MAX_FAULTS]]
     first = faults[0]
-    detail = first.detail if len(faults) == 1 else f"{first.detail} And {len(faults) - 1} more."
+    detail = first.detail if len(found) == 1 else f"{first.detail} And {len(found) - 1} more."
     return BadInput(detail, code=first.code, field=first.field, errors=faults)
 
 
@@ -109,7 +112,8 @@ def _fault(item: Any, model: type[BaseModel] | None) -> FieldError:
 def _path(location: tuple[int | str, ...]) -> str:
     text = ""
     for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        name = f"[{part}]" if isinstance(part, int) else shown_key(part)
+        text += f".{name}" if text and isinstance(part, str) else name
     return text
 
 
@@ -120,7 +124,7 @@ def _unknown_field(
     for part in location[:-1]:
         model = _model_below(model, part)
     known = sorted(_names(model)) if model is not None else []
-    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(location[-1])[:64], known, n=1, cutoff=0.6)
     advice = ""
     if near:
         advice = f" Did you mean {near[0]}?"

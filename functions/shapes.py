@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from airavata_scheduler.functions import problems
 from airavata_scheduler.models.ids import is_id
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 
 
 class _Strict(BaseModel):
@@ -79,6 +82,16 @@ UserName = Annotated[
 # Text of people: line breaks and tabs, but no other control character.
 Text = Annotated[str, Field(max_length=4000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
 Line = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+def _written_out(value: object) -> object:
+    """Left to itself, pydantic takes a bare number for a unix time."""
+    if isinstance(value, str) and not _MOMENT.fullmatch(value):
+        raise ValueError("must be a time as RFC 3339 has it, such as 2026-11-26T12:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_written_out)]
 
 
 def rfc3339(milliseconds: int | None) -> str | None:

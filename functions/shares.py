@@ -81,7 +81,7 @@ def add(kind: SharedKind, target: Target, relation: str, subject: Subject) -> di
     gone.
     """
     _check_relation(kind, relation)
-    _lock(kind, target)
+    lock_object(kind, target)
     try:
         Share.insert(
             object_kind=kind,
@@ -112,7 +112,7 @@ def remove(
     """
     if relation is not None:
         _check_relation(kind, relation)
-    _lock(kind, target)
+    lock_object(kind, target)
     theirs = (
         _of(kind, target.id)
         & (Share.subject_kind == subject.kind)
@@ -174,7 +174,7 @@ def _check_relation(kind: SharedKind, relation: str) -> None:
         )
 
 
-def _lock(kind: SharedKind, target: Target) -> None:
+def lock_object(kind: SharedKind, target: Target) -> None:
     """Lock the object's row, so that it is not deleted meanwhile. Raises NotFound if it was."""
     model = _MODELS[kind]
     row = locked(model.select().where(model.id == target.id)).first()

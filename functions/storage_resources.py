@@ -20,6 +20,7 @@ from airavata_scheduler.functions.pagination import PageQuery
 from airavata_scheduler.functions.shapes import Body, Line, Name, Text, rfc3339
 from airavata_scheduler.models.database import transaction
 from airavata_scheduler.models.errors import BadInput, Conflict
+from airavata_scheduler.models.faults import shown
 from airavata_scheduler.models.tables import Artifact, Blob, Experiment, StorageResource
 
 api = APIBlueprint(
@@ -30,6 +31,9 @@ api = APIBlueprint(
 )
 
 Kind = Literal["NFS"]
+
+# No data lies there, and some of it is everybody's memory or a disk.
+_OF_THE_KERNEL = (("proc",), ("sys",), ("dev",))
 
 
 class Location(Body):
@@ -193,18 +197,28 @@ def storage_status() -> dict[str, Any]:
 def _check_folder(text: str) -> None:
     """Raise BadInput unless `text` is an absolute path of a folder that the server may write."""
     path = Path(text)
-    if "\x00" in text or not path.is_absolute() or ".." in path.parts or path == Path("/"):
+    if not text.isprintable() or not path.is_absolute() or ".." in path.parts or path == Path("/"):
         raise BadInput(
-            "location.path must be the absolute path of a folder, without `..`.",
+            "location.path must be the absolute path of a folder, in printable characters and "
+            "without `..`.",
             field="location.path",
         )
-    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+    if not _is_usable(path):
         raise BadInput(
-            f"The server finds no folder at {text} that it may write to.",
+            f"The server finds no folder at {shown(text)} that it may write to.",
             code="folder_unusable",
             field="location.path",
             hint="Mount it on the scheduler's machine, and give its user write permission.",
         )
+
+
+def _is_usable(path: Path) -> bool:
+    """Whether data can lie there: a folder that we may write to, and none of the kernel's own."""
+    try:
+        top = path.resolve().parts[1:2]
+        return path.is_dir() and os.access(path, os.W_OK | os.X_OK) and top not in _OF_THE_KERNEL
+    except OSError:  # a name that is too long, or links that lead in a circle
+        return False
 
 
 def _answer(row: StorageResource) -> Response:

@@ -9,6 +9,8 @@ from airavata_scheduler.models.database import execute, now_sql
 from airavata_scheduler.models.errors import Conflict, NotFound
 from airavata_scheduler.models.task_rows import for_update
 
+SUPERSEDED = "superseded"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
@@ -23,6 +25,7 @@ class Session:
     agent_state: str
     compute_state: str
     now: int
+    epoch_began_at: int | None  # None while the first epoch lasts
 
     @property
     def may_claim(self) -> bool:
@@ -37,14 +40,16 @@ def live_session(session_id: str, *, lock: bool = False) -> Session:
     Raises NotFound (`session_unknown`), or Conflict: `session_superseded` when a newer start of
     the same agent took over, `session_expired` and `session_ended` when it has to open a new one.
     """
+    epoch.notice()
     # The states come by subselects, whose rows a locking read leaves unlocked on every database.
     rows = execute(
         "SELECT s.agent_id, s.compute_id, s.last_claim_seq, s.heartbeat_seq, s.mode, "
         "(SELECT a.state FROM agents a WHERE a.id = s.agent_id), "
         "(SELECT c.state FROM compute_resources c WHERE c.id = s.compute_id), "
+        "(SELECT d.at FROM deployment d WHERE d.name = %s), "
         f"{now_sql()}, s.ended_at, s.end_reason "
         f"FROM agent_sessions s WHERE s.id = %s{for_update() if lock else ''}",
-        [session_id],
+        [epoch.BEGAN, session_id],
     )
     if not rows:
         raise NotFound(
@@ -54,8 +59,8 @@ def live_session(session_id: str, *, lock: bool = False) -> Session:
         )
     *values, ended_at, reason = rows[0]
     if ended_at is not None:
-        raise _ended(str(reason))
-    agent_id, compute_id, claim_seq, heartbeat_seq, mode, agent_state, compute_state, now = values
+        raise ended(str(reason))
+    agent_id, compute_id, claim_seq, heartbeat_seq, mode, agent_state, compute_state = values[:7]
     return Session(
         id=session_id,
         agent_id=agent_id,
@@ -65,32 +70,14 @@ def live_session(session_id: str, *, lock: bool = False) -> Session:
         mode=mode,
         agent_state=agent_state,
         compute_state=compute_state,
-        now=now,
+        epoch_began_at=values[7],
+        now=values[8],
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Caller:
-    """Who speaks for a lease, and since when the database is in its present incarnation."""
-
-    agent_id: str
-    compute_id: str
-    epoch_began_at: int | None
-
-
-def caller_of(session: Session) -> Caller:
-    """The session's agent, and since when the present epoch lasts: None while it is the first one,
-    so that nobody can claim commits that were never lost."""
-    rows = execute("SELECT at FROM deployment WHERE name = %s", [epoch.BEGAN])
-    return Caller(
-        agent_id=session.agent_id,
-        compute_id=session.compute_id,
-        epoch_began_at=rows[0][0] if rows else None,
-    )
-
-
-def _ended(reason: str) -> Conflict:
-    if reason == "superseded":
+def ended(reason: str) -> Conflict:
+    """The refusal for a session that has ended so."""
+    if reason == SUPERSEDED:
         return Conflict(
             "A newer session of the same agent has taken over.",
             code="session_superseded",

@@ -65,10 +65,20 @@ def began_at(row: TaskRow, report: Report, now: int) -> int | None:
     return max(began, row.leased_at or began)
 
 
+def _ended_at(row: TaskRow, report: Report, started_at: int | None, now: int) -> int:
+    """When the attempt of an accepted report ended.
+
+    After a reboot its age is as right as the wall clock of its machine: it never ended before its
+    beginning, or before its lease.
+    """
+    ended_at = now - max(0, report.age_ms)
+    return max(ended_at, started_at or row.leased_at or ended_at)
+
+
 def reported(row: TaskRow, report: Report, session: Session) -> tuple[Any, ...]:
     """The row of one accepted report."""
-    finished_at = session.now - max(0, report.age_ms)
     started_at = began_at(row, report, session.now)
+    finished_at = _ended_at(row, report, started_at, session.now)
     result = None if report.result is None else canonical_json(report.result)
     return (
         *(report.lease.lease_id, row.id, row.experiment_id, report.lease.attempt),

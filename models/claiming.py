@@ -18,6 +18,7 @@ from airavata_scheduler.models.errors import BadInput
 from airavata_scheduler.models.ids import new_lease_id
 from airavata_scheduler.models.lease_records import Claimed, Free, Grant, LeaseName
 from airavata_scheduler.models.node_facts import facts_of
+from airavata_scheduler.models.retelling import HOLD_S, held_up_until
 from airavata_scheduler.models.rows import insert_rows, update_rows
 from airavata_scheduler.models.states import TaskState
 from airavata_scheduler.models.task_rows import LEASED
@@ -31,8 +32,10 @@ SILENT_MS = 90_000  # a session silent for longer is not counted among those tha
 _CANDIDATES = (
     "SELECT id, experiment_id, node_id, idx, generation, attempt, arguments, gate_open, cpu, "
     "ram_mb, gpu FROM tasks WHERE compute_id = %s AND state = 1 AND available_at <= %s "
-    "AND cpu <= %s AND ram_mb <= %s AND gpu <= %s ORDER BY priority DESC, available_at LIMIT %s"
+    "AND cpu <= %s AND ram_mb <= %s AND gpu <= %s{held_up} "
+    "ORDER BY priority DESC, available_at LIMIT %s"
 )
+_HELD_UP = " AND created_at > %s"
 # The rows of a compute resource that are ready, but no more of them than decide the question.
 _BACKLOG = (
     "SELECT COUNT(*) FROM (SELECT 1 AS ready FROM tasks WHERE compute_id = %s AND state = 1 "
@@ -48,13 +51,24 @@ _sessions_lock = threading.Lock()
 
 
 @retried
-def claim(*, session_id: str, claim_id: str, seq: int, max_tasks: int, free: Free) -> Claimed:
+def claim(
+    *,
+    session_id: str,
+    claim_id: str,
+    seq: int,
+    max_tasks: int,
+    free: Free,
+    hold_s: float = HOLD_S,
+) -> Claimed:
     """Grant up to `max_tasks` leases (at most 500) to a session.
 
     `claim_id` (at most 64 characters) and `seq` (rising by one a claim) are in the agent's journal
     before it asks. The same `claim_id` again gets the same leases that are still current, so that a
     lost answer costs nothing; a `seq` older than the newest one seen grants nothing. A long-poll
     calls this again with the same `claim_id` and `seq` until something is granted.
+
+    In a new epoch, tasks from before it are not granted until all agents have told what it forgot,
+    or for `hold_s`.
 
     Raises NotFound or Conflict when the session may not claim (see `live_session`).
     """
@@ -72,7 +86,7 @@ def claim(*, session_id: str, claim_id: str, seq: int, max_tasks: int, free: Fre
         if seq > session.last_claim_seq:
             change("UPDATE agent_sessions SET last_claim_seq = %s WHERE id = %s", [seq, session_id])
         wanted = _fair_share(session, min(max_tasks, MAX_GRANTS))
-        return _grant(session, claim_id, wanted, free)
+        return _grant(session, claim_id, wanted, free, held_up_until(session, hold_s))
 
 
 def _fair_share(session: Session, max_tasks: int) -> int:
@@ -101,12 +115,15 @@ def _sharing_sessions(session: Session) -> int:
     return int(count)
 
 
-def _grant(session: Session, claim_id: str, wanted: int, free: Free) -> Claimed:
+def _grant(
+    session: Session, claim_id: str, wanted: int, free: Free, held_up: int | None
+) -> Claimed:
     if wanted < 1:
         return Claimed()
+    younger = [] if held_up is None else [held_up]
     rows = execute(
-        _CANDIDATES + skip_locked(),
-        [session.compute_id, session.now, free.cpu, free.ram_mb, free.gpu, wanted],
+        _CANDIDATES.format(held_up=_HELD_UP if younger else "") + skip_locked(),
+        [session.compute_id, session.now, free.cpu, free.ram_mb, free.gpu, *younger, wanted],
     )
     fitting = _fitting(rows, free)
     if not fitting:

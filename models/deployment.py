@@ -12,6 +12,12 @@ def read(name: str) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
+def written_at(name: str) -> int | None:
+    """When `name` was written, by the database's clock (ms); None if it never was."""
+    rows = execute("SELECT at FROM deployment WHERE name = %s", (name,))
+    return int(rows[0][0]) if rows else None
+
+
 def written_within(name: str, ms: int) -> bool:
     """Whether `name` was written in the last `ms` milliseconds, by the database's clock."""
     sql = f"SELECT 1 FROM deployment WHERE name = %s AND at > {now_sql()} - %s"
@@ -26,10 +32,10 @@ def write(name: str, value: str) -> None:
         change(sql, (value, name))  # another may have been first
 
 
-def swap(name: str, before: str, after: str) -> None:
-    """Set `name` to `after` if its value is `before`."""
+def swap(name: str, before: str, after: str) -> bool:
+    """Set `name` to `after` if its value is `before`; whether it was."""
     sql = f"UPDATE deployment SET value = %s, at = {now_sql()} WHERE name = %s AND value = %s"
-    change(sql, (after, name, before))
+    return change(sql, (after, name, before)) == 1
 
 
 def write_once(name: str, value: str) -> str:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from decimal import Decimal
 from typing import Any
 
+import peewee
 from playhouse import pool  # type: ignore[import-untyped]
 
 from airavata_scheduler.models.database_faults import ConnectionLost, DatabaseAway, translated
@@ -146,6 +147,17 @@ class _Guarded:
                 super().rollback()  # type: ignore[misc]
 
 
+class _Counting:
+    """A mixin behind a pool: how many connections it has made."""
+
+    made = 0
+
+    def _connect(self) -> Any:
+        connection = super()._connect()  # type: ignore[misc]
+        self.made += 1  # the pool makes one at a time
+        return connection
+
+
 def _hung_up(descriptor: int) -> bool:
     """Whether the server spoke or closed while the connection idled: either way it is no use.
 
@@ -156,7 +168,7 @@ def _hung_up(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-class PostgreSQL(_Guarded, pool.PooledPostgresqlDatabase):  # type: ignore[misc]
+class PostgreSQL(_Guarded, pool._PooledPostgresqlDatabase, _Counting, peewee.PostgresqlDatabase):  # type: ignore[misc]
     """PostgreSQL 14 or later by psycopg2."""
 
     def _add_casters(self, connection: Any) -> None:
@@ -189,7 +201,7 @@ class PostgreSQL(_Guarded, pool.PooledPostgresqlDatabase):  # type: ignore[misc]
         self._add_casters(conn)
 
 
-class MySQL(_Guarded, pool.PooledMySQLDatabase):  # type: ignore[misc]
+class MySQL(_Guarded, pool._PooledMySQLDatabase, _Counting, peewee.MySQLDatabase):  # type: ignore[misc]
     """MySQL 8.0.17 or later, or MariaDB 10.6 or later, by PyMySQL."""
 
     is_mariadb: bool | None = None  # known after the first connection
@@ -226,7 +238,7 @@ class MySQL(_Guarded, pool.PooledMySQLDatabase):  # type: ignore[misc]
         return True
 
 
-class SQLite(_Guarded, pool.PooledSqliteDatabase):  # type: ignore[misc]
+class SQLite(_Guarded, pool._PooledSqliteDatabase, _Counting, peewee.SqliteDatabase):  # type: ignore[misc]
     """SQLite 3.35 or later in one file, in WAL mode."""
 
     def _set_pragmas(self, conn: sqlite3.Connection) -> None:
@@ -275,7 +287,7 @@ def _postgresql(address: DatabaseAddress, shared: dict[str, Any]) -> PostgreSQL:
         "-c default_transaction_isolation=read\\ committed "
     )
     parameters["options"] = settings + str(parameters.get("options", ""))
-    defaults = {
+    defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "application_name": "airavata-scheduler",
         "keepalives_idle": 30,

@@ -6,6 +6,10 @@ identifier and timeline; MySQL: `server_uuid`; MariaDB: `server_uid`) and with a
 SQLite and an old MariaDB have no identity: a value in the database stands in, and after a restore
 the operator must `bump`. Agents then send all they hold, and report again what was acknowledged.
 
+Whoever first speaks to the changed server notes it, before anything is decided there: a server that
+has just taken over must not give away what agents will report again. Nothing is asked of it while
+no connection is new, for a server cannot change behind a connection.
+
 The sweeper calls `tick` every five seconds, and each process that serves agents says as often that
 it is `reachable`. If the newest of either is older than 30 s, or the epoch changed, nothing expires
 for the grace period: an outage of ours is not the agents' silence.
@@ -18,6 +22,7 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import peewee
 
@@ -27,7 +32,6 @@ from airavata_scheduler.models.database import (
     dialect,
     execute,
     is_mariadb,
-    marks,
     now_ms,
     retried,
     transaction,
@@ -38,22 +42,25 @@ OUTAGE_GRACE_S = 300.0
 CACHE_S = 5.0
 EPOCH_LENGTH = 12
 
-_INCARNATION, _COUNTER, _REASON = "incarnation", "epoch_counter", "epoch_reason"
+_INCARNATION, _TOKEN, _REASON = "incarnation", "epoch_token", "epoch_reason"
 _TICK, _GRACE, _IDENTITY = "sweep_tick", "grace_until", "identity"
 _REACHABLE = "agents_api_tick"
 
 
+# Since when the present epoch lasts (its `at`), unless it is the first one: older tasks may have
+# lost commits. The value is the last sign of life before it, in milliseconds.
+BEGAN = "epoch_began"
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """An epoch that was read, and from which database and when (monotonic seconds)."""
+    """An epoch that was read: from which pool, after how many of its connections, and when."""
 
-    pool: object
+    pool: Any
+    made: int
     epoch: str
-    at_s: float
+    at_s: float  # monotonic
 
-
-# Its time says which tasks may have lost commits: those that are older (agent_session.caller_of).
-BEGAN = "epoch_began"
 
 _lock = threading.Lock()
 _seen: _Seen | None = None
@@ -62,30 +69,70 @@ _seen: _Seen | None = None
 def current() -> str:
     """The epoch: 12 characters, equal as long as nothing was forgotten.
 
-    Read at most every five seconds in each process; `tick` and `bump` read it anew.
+    Read anew with every new connection to the database, and every five seconds in each process;
+    `tick` and `bump` read it too.
     """
     seen = _seen
-    now_s = time.monotonic()
-    if seen is not None and seen.pool is database.obj and now_s - seen.at_s < CACHE_S:
-        return seen.epoch
-    return _read()
+    return seen.epoch if _is_fresh(seen) else _read()
+
+
+def notice() -> None:
+    """See that a change of the server's identity is noted before anything is decided on it.
+
+    Inside a transaction it is noted by that; at once where no connection is new.
+    """
+    if not _is_fresh(_seen):
+        _read()
+
+
+def _is_fresh(seen: _Seen | None) -> TypeGuard[_Seen]:
+    return (
+        seen is not None
+        and seen.pool is database.obj
+        and seen.made == database.obj.made
+        and time.monotonic() - seen.at_s < CACHE_S
+    )
 
 
 def _read() -> str:
     global _seen  # noqa: PLW0603  the one cache of this module
-    epoch = _epoch(_incarnation(), _counter())
-    with _lock:
-        _seen = _Seen(pool=database.obj, epoch=epoch, at_s=time.monotonic())
+    pool, made = database.obj, database.obj.made
+    incarnation, is_new = _noted()
+    epoch = _epoch(incarnation, deployment.read(_TOKEN))
+    if not (is_new and database.in_transaction()):  # what is noted in one may be taken back
+        with _lock:
+            _seen = _Seen(pool=pool, made=made, epoch=epoch, at_s=time.monotonic())
     return epoch
 
 
-def _epoch(incarnation: str, counter: int) -> str:
+def _noted() -> tuple[str, bool]:
+    """The server's identity, and whether it was not on record: then a new epoch begins."""
+    incarnation = _incarnation()
+    known = deployment.read(_INCARNATION)
+    if known == incarnation:
+        return incarnation, False
+    with transaction():
+        if known is None:
+            deployment.write_once(_INCARNATION, incarnation)
+        elif deployment.swap(_INCARNATION, known, incarnation):  # else another was first
+            _begin()
+    return incarnation, True
+
+
+def _begin() -> None:
+    signs = [int(deployment.read(name) or 0) for name in (_TICK, _REACHABLE)]
+    deployment.write(BEGAN, str(max(signs)))
+
+
+def last_sign_before() -> int:
+    """When there was a last sign of life in the epoch before this one (ms); 0 if unknown."""
+    said = deployment.read(BEGAN) or ""
+    return int(said) if said.isdecimal() else 0
+
+
+def _epoch(incarnation: str, token: str | None) -> str:
     # A digest: the identity of our server is nobody else's business.
-    return hashlib.sha256(f"{incarnation}/{counter}".encode()).hexdigest()[:EPOCH_LENGTH]
-
-
-def _counter() -> int:
-    return int(deployment.read(_COUNTER) or 0)
+    return hashlib.sha256(f"{incarnation}/{token}".encode()).hexdigest()[:EPOCH_LENGTH]
 
 
 @retried
@@ -95,9 +142,11 @@ def bump(reason: str, *, grace_s: float = OUTAGE_GRACE_S) -> str:
     The new epoch. Nothing expires for `grace_s`.
     """
     with transaction():
-        deployment.write(_COUNTER, str(_counter() + 1))
+        # Random, for a number would come back with the backup: the second restore of one backup
+        # would look to agents like the first, and what they reported in between would stay lost.
+        deployment.write(_TOKEN, secrets.token_hex(16))
         deployment.write(_REASON, reason)
-        deployment.write(BEGAN, reason)
+        _begin()
         _begin_grace(grace_s)
     return _read()
 
@@ -111,21 +160,21 @@ def tick(*, grace_s: float = OUTAGE_GRACE_S) -> bool:
     the very first tick of an empty deployment. It goes on until `grace_s` after all is well again.
     """
     with transaction():
-        incarnation = _incarnation()
-        known, last = deployment.read(_INCARNATION), deployment.read(_TICK)
-        now = now_ms()
+        _noted()
+        last, now = deployment.read(_TICK), now_ms()
         stale = _is_stale(last, now) or _is_stale(deployment.read(_REACHABLE), now)
-        changed = known is not None and known != incarnation
-        if known != incarnation:
-            deployment.write(_INCARNATION, incarnation)
-        if changed:
-            deployment.write(BEGAN, "the server's identity changed")
-        began = (stale or changed) and now >= int(deployment.read(_GRACE) or 0)
-        if stale or changed:
+        away = stale or _is_unswept(deployment.written_at(BEGAN), last)
+        began = away and now >= int(deployment.read(_GRACE) or 0)
+        if away:
             _begin_grace(grace_s)
-        deployment.write(_TICK, str(now))
+        deployment.write(_TICK, str(now_ms()))
     _read()
     return began
+
+
+def _is_unswept(epoch_began_at: int | None, last_tick: str | None) -> bool:
+    """Whether an epoch began since the last tick."""
+    return epoch_began_at is not None and (last_tick is None or epoch_began_at > int(last_tick))
 
 
 @retried
@@ -143,15 +192,11 @@ def in_grace() -> bool:
 
     The second half matters to whoever sweeps before the first tick after an outage.
     """
-    names = (_TICK, _REACHABLE, _GRACE, _INCARNATION)
-    rows = dict(
-        execute(f"SELECT name, value FROM deployment WHERE name IN ({marks(names)})", names)
-    )
-    now = now_ms()
-    if now < int(rows.get(_GRACE, 0)):
+    _noted()
+    now, last = now_ms(), deployment.read(_TICK)
+    if now < int(deployment.read(_GRACE) or 0) or _is_unswept(deployment.written_at(BEGAN), last):
         return True
-    away = _is_stale(rows.get(_TICK), now) or _is_stale(rows.get(_REACHABLE), now)
-    return away or rows.get(_INCARNATION) not in (None, _incarnation())
+    return _is_stale(last, now) or _is_stale(deployment.read(_REACHABLE), now)
 
 
 def _is_stale(last_tick: str | None, now: int) -> bool:

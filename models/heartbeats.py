@@ -6,11 +6,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from airavata_scheduler.models import epoch
 from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.database import change, execute, now_sql, retried
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.lease_records import HoldVerdict, LeaseName, Mark, Phase
 from airavata_scheduler.models.releasing import reconcile_session
+from airavata_scheduler.models.retelling import HOLD_S, is_under_way, noted
 from airavata_scheduler.models.starting import mark
 from airavata_scheduler.models.task_rows import LEASED
 from airavata_scheduler.models.wakeups import Wakeups
@@ -35,23 +37,28 @@ def heartbeat(
     unresolved_claims: Collection[str] = (),
     mode: str = "normal",
     free: Mapping[str, Any] | None = None,
+    settled: str | None = None,
+    hold_s: float = HOLD_S,
 ) -> Beat:
     """Keep the session alive, take phases in, and compare what both sides hold.
 
     `seq` rises with each heartbeat: an older one that arrives late keeps the session alive and does
-    nothing else. `digest` is (number of leases, hexadecimal XOR of their lease ids). Raises
-    NotFound or Conflict as `live_session`.
+    nothing else. `digest` is (number of leases, hexadecimal XOR of their lease ids), `settled` the
+    epoch that has been told all that was acknowledged before. Raises NotFound or Conflict as
+    `live_session`.
     """
-    session = _note_beat(session_id, seq, mode, free or {}, digest)
+    session = _note_beat(session_id, seq, mode, noted(free or {}, settled), digest)
     if session is None:
         return Beat(want_full=False, verdicts=[])
     wakeups = mark(session_id, marks)
+    if is_under_way(session, hold_s) and settled == epoch.current():
+        wakeups.computes.add(session.compute_id)  # perhaps it was the last one that was waited for
     if full is not None:
-        settled = reconcile_session(session_id, full, unresolved_claims)
-        wakeups.merge(settled.wakeups)
+        reconciled = reconcile_session(session_id, full, unresolved_claims)
+        wakeups.merge(reconciled.wakeups)
         told: list[tuple[LeaseName, HoldVerdict]] = [
             (lease, verdict)
-            for (lease, _), verdict in zip(full, settled.verdicts, strict=True)
+            for (lease, _), verdict in zip(full, reconciled.verdicts, strict=True)
             if verdict != "keep"
         ]
         return Beat(want_full=False, verdicts=told, wakeups=wakeups)

@@ -1,7 +1,8 @@
 """Where a JSON text breaks our rules: the slow, exact reader behind `experiment_text`.
 
 Python's json module says that a key stands twice or that a number is NaN, but not where. This walks
-the tokens once, only after the fast reader refused the text, and names the first fault's position.
+the tokens once, only after the fast reader refused the text, and names the first fault's position,
+or the field that stands there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
+
+from airavata_scheduler.models.faults import shown_key
 
 _TOKEN = re.compile(
     r"""
@@ -20,6 +23,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COLON = re.compile(r"[ \t\n\r]*:")
+_MOST_PARTS = 16  # of a path that is shown
 
 
 def json_fault(text: str, max_depth: int, max_digits: int) -> tuple[str, str, int]:
@@ -42,6 +46,38 @@ def json_fault(text: str, max_depth: int, max_digits: int) -> tuple[str, str, in
             if found:
                 return *found, position
     return "json_syntax", "the document cannot be read as JSON", 0
+
+
+def field_at(text: str, position: int) -> str:
+    """The path of what stands at `position` of a JSON text, as `tasks.a[3]`; "" at its top.
+
+    The text may be malformed behind the position, and a key at the position is part of the path.
+    """
+    path: list[str | int] = []  # one entry an open container: the key or the place in it
+    for token in _TOKEN.finditer(text):
+        kind, start = token.lastgroup, token.start()
+        if start > position or (start == position and kind != "string"):
+            break
+        if kind == "open":
+            path.append("" if token[0] == "{" else 0)
+        elif kind == "close" and path:
+            path.pop()
+        elif kind == "comma" and path:
+            path[-1] = path[-1] + 1 if isinstance(path[-1], int) else ""
+        elif kind == "string" and path and path[-1] == "" and _COLON.match(text, token.end()):
+            path[-1] = _plain(token[0])
+    found = ""
+    for part in path[:_MOST_PARTS]:
+        name = f"[{part}]" if isinstance(part, int) else shown_key(part)
+        found += f".{name}" if found and name and isinstance(part, str) else name
+    return found
+
+
+def _plain(written: str) -> str:
+    try:
+        return str(json.loads(written))
+    except ValueError:
+        return written[1:-1]
 
 
 def _string_fault(

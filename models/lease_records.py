@@ -155,10 +155,14 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportVerdict:
-    """What became of one report; `message` says why when it was not accepted."""
+    """What became of one report; `message` says why when it was not accepted.
+
+    `lacks` are the uploads that it names and that no row tells of.
+    """
 
     verdict: ReportWord
     message: str | None = None
+    lacks: tuple[ReportedArtifact, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

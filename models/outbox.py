@@ -57,7 +57,7 @@ class Freshness:
     """What a check of some objects has to know first."""
 
     waiting: bool  # something that concerns it is not relayed yet
-    token: str | None  # SpiceDB's state must be at least this new; None: nothing was ever written
+    token: str | None  # SpiceDB's state must be at least this new; None: ask for the newest
     position: int  # SpiceDB must have got at least this far; 0: nothing was ever written
 
 
@@ -201,8 +201,15 @@ def keep_tokens(objects: Sequence[Named], *, token: str, position: int) -> None:
 
 
 def forget_tokens() -> None:
-    """Drop every token: SpiceDB is being filled anew and knows none of them."""
-    change("DELETE FROM zed_tokens")
+    """Drop every token: SpiceDB is being filled anew and may know none of them.
+
+    How far SpiceDB got, and will get at most, stays noted. Until there are new tokens checks ask
+    for the newest state.
+    """
+    with transaction():
+        kept = (NEWEST[0], INTENDED[0])
+        change("DELETE FROM zed_tokens WHERE object_kind NOT IN (%s, %s)", kept)
+        change("UPDATE zed_tokens SET token = ''")
 
 
 _FRESHNESS: Final = """
@@ -222,7 +229,7 @@ def freshness(objects: Sequence[Named]) -> Freshness:
     names = [text for named in objects for text in named]
     base = SHARED if objects else NEWEST
     rows = execute(_FRESHNESS.format(about=about, objects=either), [*names, *base, *names, *NEWEST])
-    tokens = [(int(row[2]), str(row[1])) for row in rows if row[0] == 1]
+    tokens = [(int(row[2]), str(row[1])) for row in rows if row[0] == 1 and row[1]]
     return Freshness(
         waiting=any(row[0] == 0 and row[2] for row in rows),
         token=max(tokens)[1] if tokens else None,

@@ -51,9 +51,12 @@ def is_known(key: Relationship) -> bool:
 
 
 def true_among(keys: Iterable[Relationship]) -> set[Relationship]:
-    """Those of `keys` that follow from the rows as they are now."""
+    """Those of `keys` that follow from the rows as they are now.
+
+    One of a shape that no row makes is never true: another release knew it, or somebody wrote it.
+    """
     by_shape: defaultdict[Projection, list[Relationship]] = defaultdict(list)
-    for key in keys:
+    for key in filter(is_known, keys):
         by_shape[_BY_SHAPE[_shape(key)]].append(key)
     found: set[Relationship] = set()
     for projection, asked in by_shape.items():

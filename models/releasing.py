@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from airavata_scheduler.models.agent_session import Caller, Session, caller_of, live_session
-from airavata_scheduler.models.database import execute, retried, transaction
+from airavata_scheduler.models.agent_session import Session, live_session
+from airavata_scheduler.models.database import change, execute, marks, retried, transaction
+from airavata_scheduler.models.holding import Holding, latest_first
 from airavata_scheduler.models.lease_records import (
     HoldVerdict,
     LeaseName,
@@ -15,9 +16,9 @@ from airavata_scheduler.models.lease_records import (
     ReleaseVerdict,
     Truth,
 )
-from airavata_scheduler.models.report_rules import is_current, is_newest, may_reattach
+from airavata_scheduler.models.report_rules import is_current, is_newest
 from airavata_scheduler.models.settling import Settlement, settle
-from airavata_scheduler.models.starting import PHASES, Held, hold
+from airavata_scheduler.models.starting import PHASES
 from airavata_scheduler.models.states import Outcome, TaskState
 from airavata_scheduler.models.sweeping import end_unreported
 from airavata_scheduler.models.task_rows import LEASED, TaskRow, lock_tasks, read_tasks
@@ -39,10 +40,23 @@ def release(session_id: str, leases: Sequence[LeaseName], reason: str) -> Releas
             row = rows.get(lease.task_id)
             verdict = _release_verdict(row, lease, session.agent_id)
             verdicts.append(verdict)
-            if row is not None and verdict == "released" and row.state is TaskState.LEASED:
+            if row is not None and verdict == "released" and row.lease_id is not None:
                 given_back[row.id] = row
-        settlements = [_given_back(row, reason) for row in given_back.values()]
+        _forget(row for row in given_back.values() if not row.state.is_leased)
+        settlements = [
+            _given_back(row, reason) for row in given_back.values() if row.state.is_leased
+        ]
         return Released(verdicts=verdicts, wakeups=settle(settlements, session.now))
+
+
+def _forget(rows: Iterable[TaskRow]) -> None:
+    """Let no late request take up these leases, which had lapsed or expired before the release."""
+    ids = [row.id for row in rows]
+    if ids:
+        change(
+            f"UPDATE tasks SET lease_id = NULL, session_id = NULL WHERE id IN ({marks(ids)})",
+            ids,
+        )
 
 
 def _release_verdict(row: TaskRow | None, lease: LeaseName, agent_id: str) -> ReleaseVerdict:
@@ -50,10 +64,10 @@ def _release_verdict(row: TaskRow | None, lease: LeaseName, agent_id: str) -> Re
         return "gone"
     if is_current(row, lease, agent_id):
         return "released" if row.state is TaskState.LEASED else "started"
-    if row.state.is_terminal and is_newest(row, lease, agent_id):
-        return "finished"
+    if is_newest(row, lease, agent_id):
+        return "finished" if row.state.is_terminal else "released"
     waiting = row.state in (TaskState.QUEUED, TaskState.PENDING)
-    if waiting and row.attempt == lease.attempt and row.lease_id in (None, lease.lease_id):
+    if waiting and row.attempt == lease.attempt and row.lease_id is None:
         return "released"  # an earlier request did it, and its answer was lost
     return "superseded"
 
@@ -84,15 +98,9 @@ def reconcile_session(
         listed = {lease.task_id for lease, _ in held}
         absent = _absent(session, listed, set(unresolved_claims), int(absent_for_s * 1000))
         rows = lock_tasks(listed | absent)
-        caller = caller_of(session)
-        verdicts: list[HoldVerdict] = []
-        taken: dict[str, Held] = {}
-        for lease, phase in held:
-            row = rows.get(lease.task_id)
-            verdict = _hold_verdict(row, lease, caller)
-            verdicts.append(verdict)
-            if row is not None and verdict in ("keep", "cancel"):
-                _take(taken, session, row, lease, phase)
+        phases = dict(held)
+        holding = Holding(session, rows)
+        verdicts = {lease: _listed(holding, lease, phases[lease]) for lease in latest_first(phases)}
         missing = [
             row
             for task_id in absent
@@ -102,21 +110,20 @@ def reconcile_session(
         ]
         # Statistics before counters, as a report locks them.
         settlements = _missing(missing, session.now)
-        wakeups = hold(session, taken.values())
-        return Reconciled(verdicts=verdicts, wakeups=wakeups | settle(settlements, session.now))
+        wakeups = holding.write() | settle(settlements, session.now)
+        return Reconciled(verdicts=[verdicts[lease] for lease, _ in held], wakeups=wakeups)
 
 
-def _take(
-    taken: dict[str, Held], session: Session, row: TaskRow, lease: LeaseName, phase: Phase | None
-) -> None:
-    """Note that the session holds the lease, where its row says less than that."""
+def _listed(holding: Holding, lease: LeaseName, phase: Phase | None) -> HoldVerdict:
+    """The verdict on one lease of the list; from now on the session holds it, where it may."""
+    row, verdict = holding.row(lease), _hold_verdict(holding, lease)
+    if row is None or verdict not in ("keep", "cancel"):
+        return verdict
     told = TaskState.LEASED if phase is None else PHASES[phase]
     state = max(told, row.state) if row.state.is_leased else told
-    if state is row.state and row.session_id == session.id:
-        return
     began = state is not TaskState.LEASED
-    started_at = row.started_at or (session.now if began else None)
-    taken[row.id] = Held(row=row, lease=lease, state=state, started_at=started_at)
+    holding.take(lease, state, row.started_at or (holding.session.now if began else None))
+    return verdict
 
 
 def _missing(rows: list[TaskRow], now: int) -> list[Settlement]:
@@ -149,12 +156,13 @@ def _absent(session: Session, listed: set[str], unresolved: set[str], older_ms: 
     }
 
 
-def _hold_verdict(row: TaskRow | None, lease: LeaseName, caller: Caller) -> HoldVerdict:
+def _hold_verdict(holding: Holding, lease: LeaseName) -> HoldVerdict:
+    row = holding.row(lease)
     if row is None:
         return "gone"
-    if is_current(row, lease, caller.agent_id) or may_reattach(row, lease, caller):
+    if holding.may_hold(lease):
         return "keep" if row.cancel_requested_at is None else "cancel"
-    if row.state.is_terminal and is_newest(row, lease, caller.agent_id):
+    if row.state.is_terminal and is_newest(row, lease, holding.session.agent_id):
         # Its result was accepted and the answer got lost; or the task was cancelled under it.
         return "report_again" if row.state is not TaskState.CANCELLED else "superseded"
     return "superseded"
@@ -164,7 +172,7 @@ def truth(session_id: str, lease: LeaseName) -> Truth:
     """What holds for one lease now, changing nothing."""
     session = live_session(session_id)
     row = read_tasks([lease.task_id]).get(lease.task_id)
-    verdict = _hold_verdict(row, lease, caller_of(session))
+    verdict = _hold_verdict(Holding(session, {row.id: row} if row else {}), lease)
     if row is None or (verdict == "superseded" and row.agent_id != session.agent_id):
         # What becomes of other agents' work is not this one's to know.
         return Truth(state=None, verdict=verdict, cancel_requested=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from airavata_scheduler.models.agent_session import Caller
+from airavata_scheduler.models.agent_session import Session
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.lease_records import LeaseName, Report, ReportVerdict
 from airavata_scheduler.models.settling import Settlement
@@ -54,24 +54,26 @@ def is_newest(row: TaskRow, lease: LeaseName, agent_id: str) -> bool:
     return same and row.agent_id == agent_id
 
 
-def may_reattach(row: TaskRow, lease: LeaseName, caller: Caller) -> bool:
+def may_reattach(row: TaskRow, lease: LeaseName, session: Session) -> bool:
     """Whether a lease that is not current may take its task back: while nobody else has claimed it.
 
     Either it is the newest lease (it lapsed or its session expired), or the database lost its
-    newest commits since: then a lease of this or a later attempt, on a task from before that, is
-    believed. Without such a loss nobody may speak for a lease that is not on the row.
+    newest commits since: then a lease of a later attempt, on a task from before that, is believed;
+    what became of the attempts that the row has counted is known. Without such a loss nobody may
+    speak for a lease that is not on the row.
     """
-    if row.state not in (TaskState.QUEUED, TaskState.PENDING):
+    if row.state.is_terminal:
         return False
-    if is_newest(row, lease, caller.agent_id):
+    if not row.state.is_leased and is_newest(row, lease, session.agent_id):
         return True
+    began_at = session.epoch_began_at
     return (
-        caller.epoch_began_at is not None
-        and row.created_at < caller.epoch_began_at
-        and row.compute_id == caller.compute_id
-        and lease.attempt >= row.attempt
+        began_at is not None
+        and row.created_at < began_at
+        and row.compute_id == session.compute_id
         # A lease given back, or given out since, is no lost commit.
-        and (row.leased_at is None or row.leased_at < caller.epoch_began_at)
+        and (row.leased_at is None or row.leased_at < began_at)
+        and lease.attempt > row.attempt
     )
 
 

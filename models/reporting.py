@@ -11,10 +11,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from airavata_scheduler.models import attempts, events, stats
-from airavata_scheduler.models.agent_session import Caller, Session, caller_of, live_session
+from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.database import change, execute, marks, retried, transaction
 from airavata_scheduler.models.fields import canonical_json
-from airavata_scheduler.models.lease_records import Report, Reported, ReportVerdict
+from airavata_scheduler.models.lease_records import (
+    LeaseName,
+    Report,
+    Reported,
+    ReportedArtifact,
+    ReportVerdict,
+)
 from airavata_scheduler.models.node_facts import NodeFacts, facts_of
 from airavata_scheduler.models.report_rules import (
     OUTCOMES,
@@ -51,17 +57,23 @@ def report(session_id: str, reports: Sequence[Report]) -> Reported:
 
 
 def _batches(reports: list[Report]) -> Iterator[list[Report]]:
-    """Slices of at most `BATCH` reports, shorter where many instances hang on each."""
+    """Slices of at most `BATCH` reports, shorter where many instances hang on each.
+
+    A task comes once in each: what its second attempt says, after a failover that forgot both, is
+    judged on what the first one left.
+    """
     start = 0
     while start < len(reports):
         part = reports[start : start + BATCH]
         rows = read_tasks(r.lease.task_id for r in part)
         facts = facts_of(row.node_id for row in rows.values())
         added = length = 0
+        seen: dict[str, LeaseName] = {}
         for item in part:
             row = rows.get(item.lease.task_id)
             added += _own_below(facts[row.node_id]) if row else 0
-            if added > BATCH_DEPENDENTS and length:
+            other = seen.setdefault(item.lease.task_id, item.lease) != item.lease
+            if length and (added > BATCH_DEPENDENTS or other):
                 break
             length += 1
         yield part[:length]
@@ -91,7 +103,6 @@ class _Batch:
         self.accepted: dict[str, tuple[TaskRow, Report]] = {}  # by lease id
         self.taken: set[str] = set()  # tasks that have their accepted report in this batch
         self.disputes: list[tuple[str, str, dict[str, Any]]] = []
-        self._caller: Caller | None = None
 
     def settled(self) -> Reported:
         """Judge and write the batch."""
@@ -123,7 +134,8 @@ class _Batch:
             return refusal_of(row, item.lease, self.session.agent_id)
         fault = _fault(item, self.staged)
         if fault is not None:
-            return ReportVerdict(verdict="invalid", message=fault)
+            lacks = tuple(a for a in item.artifacts if _named(item, a) not in self.staged)
+            return ReportVerdict(verdict="invalid", message=fault, lacks=lacks)
         self.accepted[item.lease.lease_id] = (row, item)
         self.taken.add(row.id)
         return _ACCEPTED
@@ -151,11 +163,7 @@ class _Batch:
     def _may_end(self, row: TaskRow, item: Report) -> bool:
         if is_current(row, item.lease, self.session.agent_id):
             return True
-        if row.state.is_terminal or row.state.is_leased:
-            return False
-        if self._caller is None:
-            self._caller = caller_of(self.session)
-        return may_reattach(row, item.lease, self._caller)
+        return may_reattach(row, item.lease, self.session)
 
     def _settlements(self) -> list[Any]:
         lost_before = attempts.agents_that_lost(
@@ -200,7 +208,7 @@ class _Batch:
     def _publish(self) -> None:
         """Publish the artifacts of attempts that succeeded; those of others stay staged."""
         ids = [
-            self.staged[item.lease.lease_id, a.output, a.path][0]
+            self.staged[_named(item, a)][0]
             for _, item in self.accepted.values()
             if item.outcome == "completed"
             for a in item.artifacts
@@ -229,6 +237,10 @@ def _staged(reports: list[Report]) -> _Staged:
     return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
 
 
+def _named(item: Report, artifact: ReportedArtifact) -> tuple[str, str, str]:
+    return item.lease.lease_id, artifact.output, artifact.path
+
+
 def _fault(item: Report, staged: _Staged) -> str | None:
     """Why a report cannot be accepted as it is, or None. The agent mends it and reports again."""
     if item.result is not None:
@@ -238,7 +250,7 @@ def _fault(item: Report, staged: _Staged) -> str | None:
     if item.outcome != "completed":
         return None
     for said in item.artifacts:
-        found = staged.get((item.lease.lease_id, said.output, said.path))
+        found = staged.get(_named(item, said))
         if found is None:
             return f"upload_missing: {said.output} {said.path!r} was not uploaded."
         if found[1:] != (said.size, said.sha256):

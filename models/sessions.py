@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airavata_scheduler.models.agent_session import Session, live_session
+from airavata_scheduler.models import epoch
+from airavata_scheduler.models.agent_session import SUPERSEDED, Session, ended, live_session
 from airavata_scheduler.models.database import (
     change,
     execute,
@@ -15,12 +16,13 @@ from airavata_scheduler.models.database import (
     retried,
     transaction,
 )
-from airavata_scheduler.models.errors import Forbidden, NotFound, Unauthenticated
+from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.heartbeats import Beat, heartbeat
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.lease_records import HoldVerdict, LeaseName, Phase
 from airavata_scheduler.models.releasing import reconcile_session
+from airavata_scheduler.models.retelling import noted
 from airavata_scheduler.models.rows import insert_rows
 from airavata_scheduler.models.sweeping import LEFT_BEHIND, expire_session
 from airavata_scheduler.models.task_rows import LEASED, for_update
@@ -35,11 +37,12 @@ __all__ = [
     "end_session",
     "heartbeat",
     "open_session",
+    "refusal_of_old",
     "revoke_agent",
 ]
 
-ALIVE_MS = 30_000  # a session that spoke so recently was alive when another took over
-ALARMING_SWAPS = 3  # takeovers from a living session on another boot: a cloned state folder
+ALARMING_SWAPS = 3  # sessions that spoke although another had taken over: a cloned state folder
+_SPOKE = "swapped"
 
 _REVOKED_PART = 500
 _SESSION_COLUMNS = (
@@ -77,42 +80,45 @@ def open_session(
     mode: str = "normal",
     unresolved_claims: Collection[str] = (),
     leases: Sequence[tuple[LeaseName, Phase | None]] = (),
+    settled: str | None = None,
 ) -> Opened:
     """Begin a session; an older one of the same agent ends as superseded and its leases move here.
 
     `leases` is everything that the agent's journal holds, `unresolved_claims` the claims whose
-    answer it has not seen. Raises NotFound (`agent_unknown`), Unauthenticated (`agent_revoked`),
+    answer it has not seen, `settled` as in a heartbeat: nothing was ever acknowledged to an agent
+    that says `""`. Raises NotFound (`agent_unknown`), Unauthenticated (`agent_revoked`),
     Forbidden (`agent_pending`).
     """
     with transaction():
         compute_id, previous_id, swaps = _lock_agent(agent_id)
         session_id, now = new_id(), now_ms()
-        superseded, swapped = _supersede(previous_id, session_id, boot_id, now)
+        free = noted({}, epoch.current() if settled == "" else settled)
+        superseded = _supersede(previous_id, session_id, now)
         insert_rows(
             "agent_sessions",
             _SESSION_COLUMNS,
             [
                 (
                     *(session_id, agent_id, compute_id, boot_id[:128], state_folder_id[:128]),
-                    *(now, now, len(leases), mode, "{}", 0, 0),
+                    *(now, now, len(leases), mode, canonical_json(free), 0, 0),
                 )
             ],
         )
         described = canonical_json(dict(capabilities)), canonical_json(dict(policy))
         change(
-            "UPDATE agents SET session_id = %s, seen_at = %s, version_text = %s, swaps = %s, "
+            "UPDATE agents SET session_id = %s, seen_at = %s, version_text = %s, "
             "capabilities = %s, policy = %s WHERE id = %s",
-            [session_id, now, version[:64], swaps + swapped, *described, agent_id],
+            [session_id, now, version[:64], *described, agent_id],
         )
         # Nothing of this agent can be under way: the older session may not claim any more.
-        settled = reconcile_session(session_id, leases, unresolved_claims, absent_for_s=0)
+        reconciled = reconcile_session(session_id, leases, unresolved_claims, absent_for_s=0)
     return Opened(
         session_id=session_id,
         compute_id=compute_id,
-        verdicts=settled.verdicts,
+        verdicts=reconciled.verdicts,
         superseded=superseded,
-        swaps=swaps + swapped,
-        wakeups=settled.wakeups,
+        swaps=swaps,
+        wakeups=reconciled.wakeups,
     )
 
 
@@ -139,38 +145,47 @@ def _lock_agent(agent_id: str) -> tuple[str, str | None, int]:
     return compute_id, session_id, swaps
 
 
-def _supersede(
-    previous_id: str | None, session_id: str, boot_id: str, now: int
-) -> tuple[str | None, int]:
-    """End the agent's earlier session and take its leases over.
-
-    Returns the session that was still open, and 1 if it was alive on another boot of a machine: one
-    agent does that when it moves, two copies of one state folder do it again and again.
-    """
+def _supersede(previous_id: str | None, session_id: str, now: int) -> str | None:
+    """End the agent's earlier session and take its leases over; its id where it was still open."""
     if previous_id is None:
-        return None, 0
+        return None
     rows = execute(
-        "SELECT boot_id, heartbeat_at, ended_at, end_reason FROM agent_sessions "
-        f"WHERE id = %s{for_update()}",
+        f"SELECT ended_at, end_reason FROM agent_sessions WHERE id = %s{for_update()}",
         [previous_id],
     )
     if not rows:
-        return None, 0
-    old_boot_id, heartbeat_at, ended_at, reason = rows[0]
+        return None
+    ended_at, reason = rows[0]
     if ended_at is None or reason == LEFT_BEHIND:
         change(
-            "UPDATE agent_sessions SET ended_at = COALESCE(ended_at, %s), "
-            "end_reason = 'superseded' WHERE id = %s",
-            [now, previous_id],
+            "UPDATE agent_sessions SET ended_at = COALESCE(ended_at, %s), end_reason = %s "
+            "WHERE id = %s",
+            [now, SUPERSEDED, previous_id],
         )
     change(
         f"UPDATE tasks SET session_id = %s WHERE session_id = %s AND state IN {LEASED}",
         [session_id, previous_id],
     )
-    if ended_at is not None:
-        return None, 0
-    swapped = old_boot_id != boot_id[:128] and now - heartbeat_at < ALIVE_MS
-    return previous_id, int(swapped)
+    return previous_id if ended_at is None else None
+
+
+@retried
+def refusal_of_old(agent_id: str, session_id: str) -> Conflict:
+    """What to answer a request of a session that is not the agent's newest, as `live_session` does.
+
+    Whoever speaks for a superseded session was alive when another took over: one swap, counted once
+    for each session. A process that died says nothing, so an agent that was started again is none.
+    """
+    with transaction():
+        first = change(
+            "UPDATE agent_sessions SET mode = %s "
+            "WHERE id = %s AND agent_id = %s AND end_reason = %s AND mode <> %s",
+            [_SPOKE, session_id, agent_id, SUPERSEDED, _SPOKE],
+        )
+        if first:
+            change("UPDATE agents SET swaps = swaps + 1 WHERE id = %s", [agent_id])
+        reason = execute("SELECT end_reason FROM agent_sessions WHERE id = %s", [session_id])[0][0]
+    return ended(str(reason))
 
 
 @retried

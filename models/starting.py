@@ -6,32 +6,18 @@ work that was done is never thrown away for a slow network.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from airavata_scheduler.models import attempts
-from airavata_scheduler.models.agent_session import Caller, Session, caller_of, live_session
-from airavata_scheduler.models.counters import CounterChanges
+from airavata_scheduler.models.agent_session import live_session
 from airavata_scheduler.models.database import retried, transaction
+from airavata_scheduler.models.holding import Holding, latest_first
 from airavata_scheduler.models.lease_records import LeaseName, Mark, Started, StartVerdict
-from airavata_scheduler.models.report_rules import is_current, is_newest, may_reattach
-from airavata_scheduler.models.rows import update_rows
-from airavata_scheduler.models.settling import after_changes
+from airavata_scheduler.models.report_rules import is_current, is_newest
 from airavata_scheduler.models.states import TaskState
 from airavata_scheduler.models.task_rows import TaskRow, lock_tasks
 from airavata_scheduler.models.wakeups import Wakeups
 
 PHASES = {"running": TaskState.RUNNING, "finalizing": TaskState.FINALIZING}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """A lease that its session holds from now on, in this state."""
-
-    row: TaskRow
-    lease: LeaseName
-    state: TaskState
-    started_at: int | None
 
 
 @retried
@@ -45,32 +31,21 @@ def start(session_id: str, leases: Sequence[LeaseName]) -> Started:
     with transaction():
         session = live_session(session_id)
         rows = lock_tasks(lease.task_id for lease in leases)
-        caller = caller_of(session)
-        verdicts: list[StartVerdict] = []
-        held: dict[str, Held] = {}
-        for lease in leases:
-            row = rows.get(lease.task_id)
-            verdict = _start_verdict(row, lease, caller)
-            verdicts.append(verdict)
-            if row is not None and verdict in ("ok", "cancel") and not _passed(row):
-                state = row.state if row.state.is_leased else TaskState.LEASED
-                started_at = row.started_at or session.now
-                held[row.id] = Held(row=row, lease=lease, state=state, started_at=started_at)
-        return Started(verdicts=verdicts, wakeups=hold(session, held.values()))
+        holding = Holding(session, rows)
+        verdicts = {lease: _start(holding, lease) for lease in latest_first(leases)}
+        return Started(verdicts=[verdicts[lease] for lease in leases], wakeups=holding.write())
 
 
-def _passed(row: TaskRow) -> bool:
-    """Whether the row says already that the lease may run, so that nothing has to be written."""
-    return row.state.is_leased and row.started_at is not None
-
-
-def _start_verdict(row: TaskRow | None, lease: LeaseName, caller: Caller) -> StartVerdict:
+def _start(holding: Holding, lease: LeaseName) -> StartVerdict:
+    row, session = holding.row(lease), holding.session
     if row is None:
         return "gone"
-    if is_current(row, lease, caller.agent_id) or may_reattach(row, lease, caller):
+    if holding.may_hold(lease):
+        state = row.state if row.state.is_leased else TaskState.LEASED
+        holding.take(lease, state, row.started_at or session.now)
         return "ok" if row.cancel_requested_at is None else "cancel"
     finished = row.state in (TaskState.COMPLETED, TaskState.FAILED)
-    return "finished" if finished and is_newest(row, lease, caller.agent_id) else "superseded"
+    return "finished" if finished and is_newest(row, lease, session.agent_id) else "superseded"
 
 
 @retried
@@ -85,19 +60,14 @@ def mark(session_id: str, marks: Sequence[Mark]) -> Wakeups:
     with transaction():
         session = live_session(session_id)
         rows = lock_tasks(m.lease.task_id for m in marks)
-        held: dict[str, Held] = {}
+        holding = Holding(session, rows)
         for one in marks:
-            row = rows.get(one.lease.task_id)
-            state = PHASES[one.phase]
-            if (
-                row is None
-                or not is_current(row, one.lease, session.agent_id)
-                or state <= row.state
-            ):
+            row, state = holding.row(one.lease), PHASES[one.phase]
+            if row is None or not is_current(row, one.lease, session.agent_id):
                 continue
-            started_at = _started_at(row, one, session.now)
-            held[row.id] = Held(row=row, lease=one.lease, state=state, started_at=started_at)
-        return hold(session, held.values())
+            if state > row.state:
+                holding.take(one.lease, state, _started_at(row, one, session.now))
+        return holding.write()
 
 
 def _started_at(row: TaskRow, one: Mark, now: int) -> int:
@@ -106,42 +76,3 @@ def _started_at(row: TaskRow, one: Mark, now: int) -> int:
         return row.started_at
     began_at = now - max(0, one.started_ms_ago)
     return max(began_at, row.leased_at or began_at)
-
-
-def hold(session: Session, held: Iterable[Held]) -> Wakeups:
-    """Write that the session holds these leases; their rows must be locked.
-
-    Raises Conflict as `live_session`.
-    """
-    changes = CounterChanges()
-    rows, attached_again = [], []
-    for one in held:
-        rows.append(
-            (
-                one.row.id,
-                int(one.state),
-                one.lease.attempt,
-                one.lease.lease_id,
-                session.agent_id,
-                session.id,
-                one.row.leased_at or session.now,
-                one.started_at,
-            )
-        )
-        changes.move(one.row.node_id, one.row.state, one.state)
-        if not one.row.state.is_leased:
-            attached_again.append(one.lease.lease_id)
-    if not rows:
-        return Wakeups()
-    # Looked at again now that the tasks are locked: a session that was superseded meanwhile would
-    # take leases along which have moved to the newer one, and which no sweep would ever find.
-    live_session(session.id)
-    attempts.take_back(sorted(attached_again))
-    update_rows(
-        "tasks",
-        ["id"],
-        ["state", "attempt", "lease_id", "agent_id", "session_id", "leased_at", "started_at"],
-        rows,
-    )
-    changes.apply()
-    return after_changes(changes)

@@ -7,21 +7,42 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import psutil
 
 from airavata_scheduler.agent import processes
 from airavata_scheduler.agent.framing import connect_socket, frame, read_json
-from tests.agent_api import AgentApi
+from tests.hosts.machine import Machine
 from tests.waiting import wait_until
 
 _COMMAND = [sys.executable, "-m", "airavata_scheduler.agent"]
 
 
-class AgentProcess:
-    """One state folder; the process in it may be started again and again."""
+class Server(Protocol):
+    """What an agent needs of a server, and what tests ask of it."""
 
-    def __init__(self, api: AgentApi, folder: Path, **environment: str) -> None:
+    enrolment_token: str
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+
+    def done(self, *task_ids: str) -> bool:
+        """Whether all of these tasks (default: every task) have ended."""
+
+
+class AgentProcess:
+    """One state folder; the process in it may be started again and again.
+
+    `machine` is the pretend machine on which it runs; without one it is this machine.
+    """
+
+    def __init__(
+        self, api: Server, folder: Path, machine: Machine | None = None, **environment: str
+    ) -> None:
         self.api = api
+        self.machine = machine
         self.home = folder / "home"
         self.log = folder / "agent.log"
         self.ledger = folder / "ledger"
@@ -43,7 +64,7 @@ class AgentProcess:
         environment = {**self.environment, "AIRAVATA_AGENT_CRASH": crash}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*_COMMAND, "run", *options],
+                [*self._where(), *_COMMAND, "run", *options],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -53,7 +74,7 @@ class AgentProcess:
     def verb(self, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
         """Another verb, to its end."""
         return subprocess.run(
-            [*_COMMAND, *words],
+            [*self._where(), *_COMMAND, *words],
             env=self.environment,
             input=text,
             capture_output=True,
@@ -62,10 +83,17 @@ class AgentProcess:
             check=False,
         )
 
+    def _where(self) -> list[str]:
+        return [] if self.machine is None else self.machine.command()
+
     def signal(self, number: int) -> None:
         """Signal the agent's process only."""
         assert self.process is not None
-        self.process.send_signal(number)
+        if self.machine is None:
+            self.process.send_signal(number)
+        else:
+            # What we started stands outside of the machine, and waits for the agent in it.
+            os.kill(psutil.Process(self.process.pid).children()[0].pid, number)
 
     def kill(self) -> None:
         """kill -9, and wait for its end."""
@@ -111,22 +139,23 @@ class AgentProcess:
 
     def payload(self, task_id: str) -> dict[str, Any]:
         """payload.json of a task's newest lease, once it is there."""
-        task = self.api.tasks[task_id]
-        work = self.home / "work"
         found = wait_until(
-            lambda: read_json(work / (task.lease or "none") / "payload.json"),
-            message="payload.json",
+            lambda: read_json(self.place(task_id) / "payload.json"), message="payload.json"
         )
         return dict(found or {})
+
+    def place(self, task_id: str) -> Path:
+        """The folder of a task's newest lease here, made or not."""
+        places = (self.home / "work").glob(f"{task_id}.*")
+        newest = max(places, key=lambda place: int(place.name.split(".")[1]), default=None)
+        return newest or self.home / "work" / "none"
 
     def end(self) -> None:
         """Take everything down: agent, payloads, workers, shepherd."""
         if self.process is not None and self.process.poll() is None:
             self.kill()
-        for task in self.api.tasks.values():
-            for attempt in {task.lease, *(report["lease"] for report in task.reports)}:
-                if attempt:
-                    processes.kill_marked(attempt, rounds=3)
+        for place in (self.home / "work").glob("*.*.*"):
+            processes.kill_marked(place.name, rounds=3)
         for about in self.home.glob("pool/*/worker.json"):
             worker = read_json(about)
             if worker is not None and worker.get("ticks") is not None:

@@ -47,7 +47,8 @@ def started_watch(
     said = folder / "said"
     with said.open("wb") as output:
         process = subprocess.Popen(
-            [str(BIN / "airavata"), *arguments],
+            # A script's background jobs ignore ^C, and so do their children: not this one.
+            ["env", "--default-signal=INT", str(BIN / "airavata"), *arguments],
             env=local.environment,
             cwd=folder,
             stdin=subprocess.DEVNULL,

@@ -20,12 +20,11 @@ class Notes:
     def __init__(self, folder: Path, by: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._by = f"{by}-{os.getpid()}"
-        self._file = (folder / f"{self._by}.jsonl").open("a")
+        self._path = folder / f"{self._by}.jsonl"
         self._lock = threading.Lock()
 
     def __call__(self, event: str, *, t: float | None = None, **fields: object) -> None:
         """Append an event; it is now, unless `t` says when it began."""
         line = {"t": now() if t is None else t, "by": self._by, "event": event, **fields}
-        with self._lock:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+        with self._lock, self._path.open("a") as file:
+            file.write(json.dumps(line) + "\n")

@@ -45,6 +45,12 @@ def open_tasks() -> int:
         return int(execute("SELECT COUNT(*) FROM tasks WHERE state < 5")[0][0])
 
 
+def all_tasks() -> int:
+    """How many tasks have a row."""
+    with connected():
+        return int(execute("SELECT COUNT(*) FROM tasks")[0][0])
+
+
 def note_all(note: Notes, with_outputs: set[str]) -> Outcome:
     """Note how every task ended; `with_outputs` are the experiments that publish artifacts."""
     outcome = Outcome()

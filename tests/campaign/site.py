@@ -11,12 +11,13 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import httpx
 import psutil
 
 from airavata_scheduler.backends import openbao_setup
@@ -167,10 +168,10 @@ class Site:
         """What the payloads write."""
         return self.folder / "ledger"
 
-    def client(self) -> Client:
+    def client(self, http: httpx.BaseTransport | None = None) -> Client:
         """The SDK as the campaign's user, patient with outages."""
         environ = {"HOME": str(self.deployment.folder)}
-        return Client(project=PROJECT, environ=environ, away_for_s=600.0)
+        return Client(project=PROJECT, environ=environ, away_for_s=600.0, http=http)
 
     def agent_home(self, name: str) -> Path:
         """The state folder of an agent."""
@@ -200,11 +201,22 @@ def agent_environment(deployment: Deployment, folder: Path, name: str) -> dict[s
 
 
 @contextmanager
-def site(folder: Path, database: Database, **settings: str) -> Iterator[Site]:
-    """A running deployment on one kind of database; everything has ended after the block."""
+def site(
+    folder: Path,
+    database: Database,
+    *,
+    url: str | None = None,
+    agents: Sequence[str] = AGENTS,
+    **settings: str,
+) -> Iterator[Site]:
+    """A running deployment on one kind of database; everything has ended after the block.
+
+    `url` is that of an empty database which is there already; without it a server is started.
+    """
     with ExitStack() as stack:
         parts: dict[str, Part] = {}
-        url = _database(stack, folder, database, parts)
+        if url is None:
+            url = _database(stack, folder, database, parts)
         redis = stack.enter_context(running(Redis(folder / "redis")))
         spicedb = stack.enter_context(running(SpiceDB(folder / "spicedb")))
         openbao = stack.enter_context(running(OpenBao(folder / "openbao")))
@@ -238,7 +250,7 @@ def site(folder: Path, database: Database, **settings: str) -> Iterator[Site]:
             deployment=deployment,
             parts=parts,
         )
-        _furnish(made)
+        _furnish(made, agents)
         yield made
 
 
@@ -261,8 +273,8 @@ def _secrets(openbao: OpenBao, folder: Path) -> dict[str, str]:
     return {**where, "OPENBAO_ROLE_ID": role_id, "OPENBAO_SECRET_ID_FILE": str(file)}
 
 
-def _furnish(made: Site) -> None:
-    """The API, the daemon, a user, a project, a compute resource and three agents."""
+def _furnish(made: Site, agents: Sequence[str]) -> None:
+    """The API, the daemon, a user, a project, a compute resource and its agents."""
     deployment = made.deployment
     done = deployment.run("db", "upgrade")
     assert done.returncode == 0, done.stderr
@@ -277,7 +289,7 @@ def _furnish(made: Site) -> None:
     ):
         typed = deployment.airavata(*command)
         assert typed.returncode == 0, f"{command}: {typed.stderr}"
-    for name in AGENTS:
+    for name in agents:
         environment = agent_environment(deployment, made.folder, name)
         part = OurPart(deployment, "worker", environment)
         made.parts[name] = part

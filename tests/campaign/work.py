@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -85,8 +85,9 @@ class Submitted:
 class Work:
     """Submits everything from one thread and cancels from another, while faults strike."""
 
-    def __init__(self, site: Site, tasks: int, seed: int) -> None:
-        self._site = site
+    def __init__(self, site: Site, tasks: int, seed: int, kinds: Mapping[str, int] = KINDS) -> None:
+        """`kinds` are the shares of the tasks, in per cent."""
+        self._site, self._kinds = site, kinds
         self._dice = random.Random(seed)
         self._note = Notes(site.histories, "work")
         self.submitted = Submitted()
@@ -115,7 +116,7 @@ class Work:
 
     def _plan(self, tasks: int) -> list[Callable[[Client], None]]:
         orders: list[Callable[[Client], None]] = []
-        for kind, share in KINDS.items():
+        for kind, share in self._kinds.items():
             left = tasks * share // 100
             size = CALLS_A_BATCH if kind == "call" else TASKS_AN_EXPERIMENT
             for number, start in enumerate(range(0, left, size)):

@@ -9,6 +9,7 @@ import jwt
 import pytest
 
 from airavata_scheduler.functions import agent_identity
+from airavata_scheduler.models import database as db
 from airavata_scheduler.models.database import now_ms
 from airavata_scheduler.models.ids import new_id, secret_digest
 from airavata_scheduler.models.tables import Agent, EnrolmentToken
@@ -169,6 +170,29 @@ def test_unenrolling_gives_work_back(api: Api) -> None:
 
     assert code(wire.ask_token()) == (401, "agent_revoked")
     assert wait_until(lambda: other.claim(1)["leases"], message="the lease's return")
+
+
+def test_only_the_clock_of_the_database_ends_a_token(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day by which an API server is wrong changes nothing; ten minutes of the database's do."""
+    wire = Wire.enrolled(api)
+    claims = jwt.decode(wire.token, options={"verify_signature": False})
+    with api.app.app_context():
+        key = agent_identity._key()
+    clock, day_ms = db.now_sql(), 86_400_000
+    ahead = {**claims, "iat": claims["iat"] + 86_400, "exp": claims["exp"] + 86_400}
+
+    wire.token = jwt.encode(ahead, key, algorithm="HS256")
+    wire.heartbeat()
+    monkeypatch.setitem(db.NOW_SQL, db.dialect(), f"({clock} - {day_ms})")
+    wire.log_in()
+    wire.heartbeat()
+    monkeypatch.setitem(db.NOW_SQL, db.dialect(), f"({clock} - {day_ms} + 590000)")
+    wire.heartbeat()
+    monkeypatch.setitem(db.NOW_SQL, db.dialect(), f"({clock} - {day_ms} + 600000)")
+
+    assert code(wire.call("POST", "/heartbeat", {"seq": 9})) == (401, "token_expired")
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from airavata_scheduler.models.tables import Artifact, Attempt, Log, StorageResource, Task
+from airavata_scheduler.models import epoch
+from airavata_scheduler.models.tables import Artifact, Attempt, Log, Node, StorageResource, Task
 from tests.api import Api
 from tests.wire_agent import BASE, Wire, artifact_item, completed, settle
 from tests.work import sweep
@@ -228,6 +229,37 @@ def test_other_bytes_for_the_same_path_replace_the_first(wire: Wire) -> None:
 
     assert words(wire.report(old)) == ["invalid"]
     assert words(wire.report(new)) == ["accepted"]
+    assert Artifact.select().count() == 1
+
+
+def test_an_upload_that_the_database_forgot_is_taken_up_by_its_report(wire: Wire) -> None:
+    """A failover lost its row, and the agent's copy may be gone: the storage has the bytes (I3)."""
+    lease = one_lease(wire)
+    wire.put_artifact(lease, "RESULT", "result.csv", DATA)
+    Artifact.delete().execute()
+    item = completed(lease, artifacts=[artifact_item("RESULT", "result.csv", DATA)])
+
+    assert words(wire.report(item)) == ["accepted"]
+    found = wire.owner.get(f"/tasks/{lease.split('.')[0]}/artifacts").json["items"]
+    assert wire.owner.get(f"/artifacts/{found[0]['id']}/content").data == DATA
+
+
+def test_an_upload_that_never_came_is_not_taken_up(wire: Wire) -> None:
+    """Nothing there, another size there, or a path that can lead nowhere: that item is invalid."""
+    wire.submit(sweep("1..5"))
+    good, none, other, outside, empty = (one["lease"] for one in wire.claim(5)["leases"])
+    wire.put_artifact(other, "RESULT", "result.csv", b"draft")
+    wire.put_artifact(good, "RESULT", "result.csv", DATA)
+    Artifact.delete().execute()
+    items = [
+        completed(outside, artifacts=[artifact_item("RESULT", "../../x", DATA)]),
+        completed(none, artifacts=[artifact_item("RESULT", "result.csv", DATA)]),
+        completed(other, artifacts=[artifact_item("RESULT", "result.csv", DATA)]),
+        completed(empty, artifacts=[artifact_item("RESULT", "a\0b", DATA)]),
+        completed(good, artifacts=[artifact_item("RESULT", "result.csv", DATA)]),
+    ]
+
+    assert words(wire.report(*items)) == ["invalid"] * 4 + ["accepted"]
     assert Artifact.select().count() == 1
 
 
@@ -482,6 +514,22 @@ def test_an_agent_reaches_only_what_its_leases_hold(wire: Wire, tmp_path: Path) 
     }
     assert {item["verdict"] for item in forged} <= {"superseded", "gone"}
     assert Artifact.select().count() == Log.select().count() == 0
+
+
+def test_a_lease_that_the_database_forgot_is_asked_for_first(wire: Wire) -> None:
+    """After a failover that lost the claim nothing is refused for good: the agent's list comes."""
+    lease = one_lease(wire)
+    Task.update(state=1, attempt=0, lease_id=None, agent_id=None, session_id=None).execute()
+    Task.update(leased_at=None, created_at=Task.created_at - 60_000).execute()
+    Node.update(queued=1, leased=0).execute()
+    epoch.bump("restored from a backup")
+    before = wire.put_artifact(lease, "RESULT", "result.csv", DATA), wire.patch_log(lease, 0, b"x")
+    wire.heartbeat(full=[{"lease": lease, "phase": "running"}])
+    after = wire.put_artifact(lease, "RESULT", "result.csv", DATA), wire.patch_log(lease, 0, b"x")
+
+    assert [(a.status_code, a.json["code"]) for a in before] == [(503, "lease_unsettled")] * 2
+    assert {a.headers["Retry-After"] for a in before} == {"1"}
+    assert [a.status_code for a in after] == [201, 202]
 
 
 def test_what_ended_takes_nothing_more(wire: Wire) -> None:

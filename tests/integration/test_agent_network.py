@@ -73,6 +73,26 @@ def test_an_ended_session_is_opened_again(twin: AgentApi, agent: AgentProcess) -
     assert agent.lines() == ["ran"]
 
 
+def test_a_refusal_that_crosses_the_new_session_opens_no_third(
+    twin: AgentApi, agent: AgentProcess
+) -> None:
+    """A call of the session that ended is refused after another loop has opened a new one."""
+    crossing = twin.fault("/leases/claim", "hold")
+    agent.start()
+    wait_until(lambda: twin.beats and not crossing.times, message="a heartbeat, a claim under way")
+    with twin.lock:
+        twin.ended_sessions.add(twin.session_id)
+    wait_until(lambda: len(twin.sessions) == 2, message="the second session")
+
+    crossing.gate.set()
+    task = twin.add(agent.note("ran"))
+    agent.done(task)
+    beats = len(twin.beats)
+    wait_until(lambda: len(twin.beats) > beats + 1, message="heartbeats")
+
+    assert len(twin.sessions) == 2
+
+
 def test_the_loser_of_a_cloned_folder_ends(twin: AgentApi, agent: AgentProcess) -> None:
     """A newer session elsewhere: this agent ends with its own exit code."""
     agent.start()
@@ -286,3 +306,31 @@ def _connections(pid: int) -> list[str]:
             sockets.add(str(fd.readlink()))
     rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
     return [row[2] for row in rows if row[3] == "01" and f"socket:[{row[9]}]" in sockets]
+
+
+def test_a_token_that_is_not_valid_any_more_is_renewed(twin: AgentApi, agent: AgentProcess) -> None:
+    """401 token_invalid, from a server with another clock: a new token, the same call again."""
+    for path in ("/reports", "/heartbeat", "/leases/"):
+        twin.fault(path, "status", status=401, code="token_invalid")
+    task = twin.add(agent.note("ran", "echo x > out"), outputs={"O": "out"})
+
+    agent.start()
+    agent.done()
+
+    assert (twin.result(task) or {})["outcome"] == "completed"
+    assert agent.lines() == ["ran"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409])
+def test_a_refused_call_costs_no_result(status: int, twin: AgentApi, agent: AgentProcess) -> None:
+    """A refusal that is not about the results (a proxy's, a wrong token) leaves them alone."""
+    fault = twin.fault("/reports", "status", times=10_000, status=status, code="refused")
+    task = twin.add(agent.note("ran"))
+    agent.start()
+    wait_until(lambda: len(twin.bodies("/reports")) > 1, message="a second try")
+
+    fault.times = 0
+    agent.done()
+
+    assert (twin.result(task) or {})["outcome"] == "completed"
+    assert [report["outcome"] for report in twin.tasks[task].reports] == ["completed"]

@@ -369,6 +369,8 @@ def test_filters_narrow_together(api: Api) -> None:
     assert found(admin, "actor=ada&action=create&until=2026-01-01T00:00:00Z") == []
     assert found(admin, "actor=root") == [("root", "login")]
     assert ada.get("/audit?since=2026-01-01T00:00:00").json["code"] == "invalid_time"
+    for wrong in ("0", "0.5", "1700000000", "2026-01-01", "yesterday"):
+        assert ada.get(f"/audit?since={wrong}").json["field"] == "since", wrong
     for wrong in ("spine", "project:", "system:main", "planet:earth"):
         assert ada.get(f"/audit?object={wrong}").json["code"] == "invalid_object"
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from airavata_scheduler.backends import openbao, secret_collector
-from airavata_scheduler.models.database import execute
+from airavata_scheduler.backends import credential_kinds, openbao, secret_collector
+from airavata_scheduler.models import credentials as rows
+from airavata_scheduler.models.credentials import Written
+from airavata_scheduler.models.database import execute, now_ms, transaction
+from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import AuditEntry, Credential, CredentialVersion
 from tests.api import Api, LoggedIn, MakeApi, refill
 from tests.canaries import canary
+from tests.in_step import out_of_step
 from tests.servers.openbao import OpenBao
 from tests.work import Site
 
@@ -218,6 +223,22 @@ def test_the_same_request_again_makes_one(ada: LoggedIn) -> None:
     assert set(openbao.secrets().paths()) - before == {one.json["id"]}
 
 
+def test_the_same_request_again_after_the_credential_was_deleted(ada: LoggedIn) -> None:
+    """It is told that what it made is gone; nothing is made, and no tombstone is shown."""
+    before = set(openbao.secrets().paths())
+    body = {"name": "once", "kind": "PASSWORD", "value": PASSWORD}
+    headers = {"Idempotency-Key": "k1"}
+    ada.post("/credentials", body, headers=headers)
+    ada.delete("/credentials/once")
+
+    again = ada.post("/credentials", body, headers=headers)
+
+    assert (again.status_code, again.json["code"]) == (410, "credential_deleted")
+    assert "it was deleted since" in again.json["detail"]
+    assert ada.get("/credentials").json["items"] == []
+    assert set(openbao.secrets().paths()) == before
+
+
 def test_orphans_are_collected_once_they_are_old(ada: LoggedIn, monkeypatch: Any) -> None:
     """A value without a row waits for its row, and then goes; others stay."""
     made = make(ada)
@@ -235,6 +256,72 @@ def test_orphans_are_collected_once_they_are_old(ada: LoggedIn, monkeypatch: Any
     assert old.versions == 1
     assert openbao.secrets().versions(orphan) == []
     assert reveal(ada).json["value"] == PASSWORD
+
+
+def test_the_databases_clock_makes_no_orphan(ada: LoggedIn, monkeypatch: Any) -> None:
+    """It may be minutes ahead of OpenBao's: a value that was just written waits for its row."""
+    made, orphan = make(ada), new_id()
+    openbao.secrets().write(orphan, {"a": CANARY}, write_id=orphan, expected=0)
+    openbao.secrets().write(made["id"], {"a": CANARY}, write_id=orphan, expected=1)
+    monkeypatch.setattr(secret_collector, "now_ms", lambda: now_ms() + 300_000)
+
+    collected = secret_collector.collect()
+
+    assert collected.versions == 0
+    assert len(openbao.secrets().versions(orphan)) == 1
+
+
+def test_a_row_that_comes_while_the_collector_looks_is_seen(
+    ada: LoggedIn, monkeypatch: Any
+) -> None:
+    """It had not been there when the run began; the value is no orphan."""
+    monkeypatch.setattr(secret_collector, "ORPHAN_MS", -60_000)
+    credential_id, versions = new_id(), openbao.OpenBao.versions
+    openbao.secrets().write(credential_id, PASSWORD, write_id=credential_id, expected=0)
+
+    def meanwhile(self: openbao.OpenBao, path: str) -> list[openbao.Stored]:
+        if path == credential_id and not Credential.select().exists():
+            written = Written(number=1, write_id=credential_id, public={}, expires_at=None)
+            with transaction():
+                rows.insert(
+                    path, written, name="late", kind="PASSWORD", description="", owner_id=ada.id
+                )
+        return versions(self, path)
+
+    monkeypatch.setattr(openbao.OpenBao, "versions", meanwhile)
+
+    secret_collector.collect()
+
+    assert Credential.select().count() == 1
+    assert not openbao.secrets().versions(credential_id)[0].destroyed
+
+
+def test_a_run_reads_no_more_credentials_than_it_looks_at(ada: LoggedIn, monkeypatch: Any) -> None:
+    """Of however many there are; the next run goes on behind them, and then begins anew."""
+    monkeypatch.setattr(secret_collector, "CREDENTIALS_PER_RUN", 2)
+    monkeypatch.setattr(secret_collector, "ORPHAN_MS", -60_000)
+    ids = sorted(make(ada, name)["id"] for name in ("one", "two", "three"))
+    read, versions = list[int](), openbao.OpenBao.versions
+    looked = list[str]()
+
+    def counted(sql: str, params: Any = ()) -> Any:
+        found = execute(sql, params)
+        if "FROM credentials " in sql:
+            read.append(len(found))
+        return found
+
+    def noted(self: openbao.OpenBao, path: str) -> list[openbao.Stored]:
+        looked.append(path)
+        return versions(self, path)
+
+    monkeypatch.setattr(secret_collector, "execute", counted)
+    monkeypatch.setattr(openbao.OpenBao, "versions", noted)
+
+    for _ in range(3):
+        secret_collector.collect()
+
+    assert read == [2, 1, 2]
+    assert [path for path in looked if path in ids] == [*ids, *ids[:2]]
 
 
 def test_binding_and_its_explanation(api: Api, ada: LoggedIn) -> None:
@@ -264,6 +351,89 @@ def test_binding_and_its_explanation(api: Api, ada: LoggedIn) -> None:
     assert [item["name"] for item in items] == [site.name]
     assert ada.delete(f"/credentials/cluster/bindings?compute={site.name}").status_code == 204
     assert ada.get(where).json["chosen"] is None
+
+
+def test_an_openbao_that_is_away_is_asked_once(
+    ada: LoggedIn, openbao_server: OpenBao, monkeypatch: Any
+) -> None:
+    """However many credentials are bound. What speaks against one without it is told anyway."""
+    site, asked, holds = Site.make(), list[str](), openbao.OpenBao.holds
+    execute("UPDATE compute_resources SET owner_id = %s", (ada.id,))
+    refill()
+    for name in ("one", "two", "three", "ended"):
+        make(ada, name)
+        assert ada.post(f"/credentials/{name}/bindings", {"compute": site.name}).status_code == 201
+    execute("UPDATE credentials SET expires_at = 1 WHERE name = 'ended'")
+
+    def counted(self: openbao.OpenBao, path: str, **which: Any) -> bool:
+        asked.append(path)
+        return holds(self, path, **which)
+
+    monkeypatch.setattr(openbao.OpenBao, "holds", counted)
+    openbao_server.seal()
+    try:
+        explained = ada.get(f"/credential-resolution?compute={site.name}").json
+    finally:
+        openbao_server.unseal()
+
+    verdicts = {step["name"]: step["verdict"] for step in explained["steps"]}
+    assert verdicts == {"one": "unknown", "two": "unknown", "three": "unknown", "ended": "expired"}
+    assert explained["chosen"] is None
+    assert len(asked) == 1
+
+
+# SQLite has one writer: there nothing comes between the steps of a transaction.
+SERVERS = pytest.mark.parametrize("database_kind", ["postgresql", "mariadb"], indirect=True)
+
+
+@SERVERS
+def test_a_share_that_comes_while_a_credential_is_deleted_ends_with_it(
+    api: Api, ada: LoggedIn, monkeypatch: Any
+) -> None:
+    """It was stored a moment before the row was locked: nothing of it stays behind."""
+    api.user("bob")
+    make(ada)
+    bury = rows.bury
+
+    def meanwhile(row: Credential) -> bool:
+        with ThreadPoolExecutor(1) as another:
+            body = {"user": "bob", "relation": "reader"}
+            shared = another.submit(ada.post, "/credentials/cluster/shares", body).result()
+        assert shared.status_code == 201, shared.text
+        return bury(row)
+
+    monkeypatch.setattr(rows, "bury", meanwhile)
+
+    assert ada.delete("/credentials/cluster").status_code == 204
+    assert execute("SELECT * FROM shares") == []
+    assert out_of_step() == set()
+
+
+@SERVERS
+@pytest.mark.parametrize("deleted", ["credential", "resource"])
+def test_what_is_deleted_meanwhile_is_bound_to_nothing(
+    api: Api, ada: LoggedIn, monkeypatch: Any, deleted: str
+) -> None:
+    """The request had found both a moment before; it is told that one is gone."""
+    site = Site.make(agent=False)
+    execute("UPDATE compute_resources SET owner_id = %s", (ada.id,))
+    refill()
+    make(ada)
+    path = {"credential": "/credentials/cluster", "resource": f"/compute-resources/{site.name}"}
+    fits = credential_kinds.fits
+
+    def meanwhile(kind: str, resource_kind: str) -> bool:
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(ada.delete, path[deleted]).result().status_code == 204
+        return fits(kind, resource_kind)
+
+    monkeypatch.setattr(credential_kinds, "fits", meanwhile)
+
+    bound = ada.post("/credentials/cluster/bindings", {"compute": site.name})
+
+    assert bound.status_code == 404, bound.text
+    assert execute("SELECT * FROM credential_bindings") == []
+    assert out_of_step() == set()
 
 
 def test_binding_takes_the_resource_too(api: Api, ada: LoggedIn) -> None:

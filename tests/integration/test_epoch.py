@@ -9,6 +9,7 @@ import pytest
 
 from airavata_scheduler.models import database as db
 from airavata_scheduler.models import deployment, epoch, migrations
+from airavata_scheduler.models.rows import insert_rows
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.programs import running, server_folder
 from tests.waiting import wait_until
@@ -47,6 +48,18 @@ def test_a_bump_starts_a_new_epoch_with_grace(fresh_database: str) -> None:
     assert epoch.current() == after
     assert epoch.in_grace()
     assert deployment.read("epoch_reason") == "restored the backup of Monday"
+
+
+def test_the_same_backup_restored_twice_begins_two_epochs(fresh_database: str) -> None:
+    """Otherwise agents would not report again what they reported after the first restore (I3)."""
+    before = tuple(db.execute("SELECT name, value, at FROM deployment"))
+    first = epoch.bump("restored the backup of Monday")
+    db.execute("DELETE FROM deployment")
+    insert_rows("deployment", ("name", "value", "at"), before)
+
+    second = epoch.bump("restored the backup of Monday")
+
+    assert second != first
 
 
 def test_a_new_deployment_has_no_grace(fresh_database: str) -> None:

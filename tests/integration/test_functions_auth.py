@@ -16,6 +16,7 @@ import pytest
 from airavata_scheduler.functions import login_backoff
 from airavata_scheduler.functions.bootstrap import new_bootstrap_link, new_password_link
 from airavata_scheduler.functions.logins import open_login
+from airavata_scheduler.models import database as db
 from airavata_scheduler.models.errors import Conflict
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.tables import AuditEntry, Login, LoginLink, User
@@ -383,6 +384,24 @@ def test_an_ended_token_says_so(api: Api) -> None:
 
     assert answer.status_code == 401
     assert answer.json["code"] == "token_expired"
+
+
+def test_only_the_clock_of_the_database_ends_a_token(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the clocks of the servers that issue and read it: both use the database's."""
+    ada = api.user("ada")
+    now = int(time.time())
+    ahead = claims(ada, iat=now + 86_400, exp=now + 86_400 + 60)
+    slow = claims(ada, iat=now - 86_400, exp=now - 86_400 + 60)
+    encoded = [jwt.encode(said, SECRET, algorithm="HS256") for said in (ahead, slow)]
+
+    first = [with_token(api, token).get("/auth/status") for token in encoded]
+    monkeypatch.setitem(db.NOW_SQL, db.dialect(), f"({db.now_sql()} - 86400000)")
+    second = [with_token(api, token).get("/auth/status") for token in encoded]
+
+    assert [answer.status_code for answer in first] == [200, 401]
+    assert [answer.status_code for answer in second] == [200, 200]
 
 
 def test_no_secret_is_in_the_database(api: Api) -> None:

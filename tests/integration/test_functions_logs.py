@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from airavata_scheduler.functions.logs import _Follower
+from airavata_scheduler.models import leases
 from airavata_scheduler.models.leases import Grant
 from airavata_scheduler.models.tables import Task
 from tests.api import Api, LoggedIn
@@ -120,6 +122,35 @@ def test_following_goes_on_where_it_broke_off(ada: LoggedIn, site: Site, grant: 
     for forged in ("x:y", "1:-5", "9" * 50, "1:99999999999999999999"):
         again = ada.get(path, headers={"Last-Event-ID": forged})
         assert events(again.text)[-1][0] == "end"
+
+
+def test_following_an_attempt_that_there_was_not_is_refused(
+    ada: LoggedIn, site: Site, grant: Grant
+) -> None:
+    """404 before the stream begins, not a stream that breaks off."""
+    missing = ada.get(f"/tasks/{grant.task_id}/logs/stdout/events?attempt=2")
+
+    assert (missing.status_code, missing.json["code"]) == (404, "attempt_not_found")
+
+
+def test_following_goes_over_an_attempt_that_never_started(ada: LoggedIn, site: Site) -> None:
+    """Its agent gave it back: who asked for it gets the end, who saw it begin gets the next one."""
+    (first,) = site.claim(1)
+    asked = _Follower(first.task_id, "stdout", 1, "")
+    assert not asked.look().ended
+    assert site.session_id is not None
+    leases.release(site.session_id, [first.lease], "drained")
+    assert [event.kind for event in asked.look().events] == ["end"]
+    Task.update(available_at=0).execute()
+    (second,) = site.claim(1)
+    site.start(second)
+    site.log(second, "stdout", b"second\n")
+    site.complete(second)
+
+    path = f"/tasks/{first.task_id}/logs/stdout/events"
+    found = events(ada.get(path, headers={"Last-Event-ID": "1:0"}).text)
+    assert [kind for kind, _, _ in found] == ["attempt", "log", "end"]
+    assert found[1][1]["text"] == "second\n"
 
 
 def test_following_sees_every_attempt(ada: LoggedIn, site: Site, grant: Grant) -> None:

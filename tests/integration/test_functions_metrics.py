@@ -23,6 +23,7 @@ from airavata_scheduler.models.tables import (
     Task,
 )
 from tests.api import Api
+from tests.wire_agent import Wire
 
 THE_GUIDES = {
     "scheduler_tasks_total",
@@ -52,6 +53,18 @@ def compute(api: Api, name: str = "box") -> str:
     answer = api.admin().post("/compute-resources", {"name": name, "kind": "BARE_METAL"})
     found: str = answer.json["id"]
     return found
+
+
+def test_swaps_of_an_agent_are_counted(api: Api) -> None:
+    """A session that speaks after another took over is counted once, also when it goes on."""
+    wire = Wire.enrolled(api, "box")
+    for _ in range(2):
+        old = wire.session_id
+        wire.open_session()
+        for path in ("/heartbeat", "/session/end"):
+            wire.call("POST", path, {"seq": 1}, headers={"X-Agent-Session": old})
+
+    assert value(api, "scheduler_session_swaps_total", compute="box") == 2
 
 
 def test_the_guides_names_are_there(api: Api) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
+
 from airavata_scheduler.functions import login_backoff, passwords
 from airavata_scheduler.functions.logins import open_login
 from airavata_scheduler.models.ids import new_id
@@ -10,6 +14,12 @@ from tests.api import Answered, Api, Caller, LoggedIn, MakeApi
 
 PASSWORD = "correct horse battery"
 HOME = "192.0.2.1"
+
+
+@pytest.fixture(autouse=True)
+def the_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, no wait is over in the middle of a test."""
+    monkeypatch.setattr(login_backoff, "time", SimpleNamespace(monotonic=lambda: 1_000_000.0))
 
 
 def person(api: Api, name: str = "ada") -> LoggedIn:

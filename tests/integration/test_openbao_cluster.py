@@ -120,6 +120,7 @@ def test_no_acknowledged_secret_is_lost_with_the_leader(nodes: list[Node]) -> No
     leader, standby, third = (_secrets(nodes[0], address, token) for address in addresses)
     openbao_setup.set_up(leader.session.client(), leader.server)
     wait_until(lambda: _takes_writes(standby))
+    assert abs(standby.now_ms() - leader.now_ms()) <= 2_000
     written: list[tuple[Secrets, Kept]] = []
     failed: list[AiravataError] = []
     enough = threading.Event()

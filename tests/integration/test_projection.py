@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from airavata_scheduler.backends import projection, relay
+from airavata_scheduler.backends import projection, relay, spicedb_schema
 from airavata_scheduler.backends import spicedb as spicedb_client
 from airavata_scheduler.backends.relay import mark
-from airavata_scheduler.backends.spicedb import Fenced, spicedb
+from airavata_scheduler.backends.spicedb import Fence, Fenced, spicedb
 from airavata_scheduler.commands import authz
 from airavata_scheduler.functions import grants
 from airavata_scheduler.functions.route_table import ROUTES
-from airavata_scheduler.models import outbox
+from airavata_scheduler.models import database, outbox
 from airavata_scheduler.models.database import change, execute, now_ms
 from airavata_scheduler.models.ids import new_id
 from airavata_scheduler.models.relations import Relationship
@@ -203,6 +203,62 @@ def test_a_position_that_lies_behind(api: Api) -> None:
     assert ada.get(f"/projects/{project}").status_code == 200
 
 
+def released(monkeypatch: pytest.MonkeyPatch, *changes: tuple[str, str]) -> None:
+    """From here on this process is a release whose schema has the texts `after` for `before`."""
+    text = spicedb_schema.text()
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    monkeypatch.setattr(spicedb_schema, "text", lambda: text)
+
+
+def test_a_release_with_another_schema(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lets nobody in by the old, wider rule; the daemon brings the new one by itself, once."""
+    ada, bob = api.user("ada"), api.user("bob")
+    project = api.project(ada, "spine", viewer=bob)["id"]
+    assert bob.get(f"/projects/{project}").status_code == 200
+
+    released(monkeypatch, ("view + system->administer", "administration + system->administer"))
+    refused = [problem(who.get(f"/projects/{project}")) for who in (ada, bob)]
+    leave_project(new_id(), ada.id)
+    with pytest.raises(relay.ProjectionMissing):
+        relay.relay()
+    filled = [projection.ensure(), projection.ensure()]
+
+    assert refused == [REBUILDING] * 2
+    assert filled == [True, False]
+    assert bob.get(f"/projects/{project}").status_code == 404
+    assert ada.get(f"/projects/{project}").status_code == 200
+
+
+def test_a_release_whose_schema_has_less(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relation and a kind of object are gone for which the older release wrote relationships."""
+    ada = api.user("ada")
+    project = api.project(ada, "spine")["id"]
+    with monkeypatch.context() as before:
+        released(
+            before,
+            ("\trelation viewer: user |", "\trelation guest: user\n\trelation viewer: user |"),
+            (
+                "definition mark {}",
+                "definition room {\n\trelation guest: user\n}\ndefinition mark {}",
+            ),
+        )
+        assert projection.ensure()
+        guests = [(("project", project), ada.id), (("room", new_id()), ada.id)]
+        keys = [outbox.relationship(where, "guest", ("user", who)) for where, who in guests]
+        spicedb().write(keys, [], [])
+
+    refused = problem(ada.get(f"/projects/{project}"))
+    filled = projection.ensure()
+
+    assert refused == REBUILDING
+    assert filled
+    assert ada.get(f"/projects/{project}").status_code == 200
+    assert "room" not in spicedb().kinds()
+    assert out_of_step() == set()
+
+
 def test_the_spicedb_of_another_deployment(api: Api, tmp_path: Path) -> None:
     """It is told from an empty one, is not touched, and is taken over only by who says so."""
     ada = api.user("ada")
@@ -276,6 +332,60 @@ def test_what_was_written_by_hand_is_found(
     assert ada.get(f"/projects/{project}").status_code == 200
 
 
+def test_a_relation_that_no_row_makes_is_found_too(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The schema has it, nothing of ours writes it: somebody did by hand, and it is taken away."""
+    ada, eve = api.user("ada"), api.user("eve")
+    project = api.project(ada, "spine")["id"]
+    released(
+        monkeypatch,
+        ("\trelation viewer: user |", "\trelation guest: user\n\trelation viewer: user |"),
+        ("participation + viewer", "participation + viewer + guest"),
+    )
+    projection.ensure()
+    odd = outbox.relationship(("project", project), "guest", ("user", eve.id))
+    spicedb().write([odd], [], [])
+    # Nobody keeps a token of it: SpiceDB may answer from its state before that for a while.
+    wait_until(lambda: eve.get(f"/projects/{project}").status_code == 200)
+
+    repaired = projection.reconcile()
+
+    assert (repaired.missing, repaired.extra) == (0, 1)
+    assert eve.get(f"/projects/{project}").status_code == 404
+    assert ada.get(f"/projects/{project}").status_code == 200
+    assert out_of_step() == set()
+
+
+def test_a_schema_that_was_written_by_hand_is_found(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It lets in whom ours does not, until the comparison fills SpiceDB by ours; with an alarm."""
+    ada, eve = api.user("ada"), api.user("eve")
+    project = api.project(ada, "spine")["id"]
+    wider = spicedb_schema.text().replace(
+        "permission read = view + system->administer",
+        "permission read = view + system->administer + system->anybody",
+    )
+    monkeypatch.setattr(authz, "_connect", lambda: None)
+    spicedb().write_schema(wider)
+    # Nobody keeps a token of it: SpiceDB may answer from its state before that for a while.
+    wait_until(lambda: eve.get(f"/projects/{project}").status_code == 200)
+    for name, value in environment(api.config).items():
+        monkeypatch.setenv(name, value)
+
+    with caplog.at_level(logging.ERROR, "airavata_scheduler.backends.projection"):
+        compared = CliRunner().invoke(authz.command, ["compare"])
+    again = CliRunner().invoke(authz.command, ["compare"])
+
+    assert compared.exit_code == 1
+    assert "SpiceDB had another schema than ours: it was filled again." in compared.output
+    assert "another schema than ours" in caplog.text
+    assert again.exit_code == 0
+    assert eve.get(f"/projects/{project}").status_code == 404
+    assert ada.get(f"/projects/{project}").status_code == 200
+
+
 def test_two_rebuilds_at_once(api: Api) -> None:
     """The second one takes over: the first one stops at its next write, and all is right."""
     ada = api.user("ada")
@@ -302,20 +412,97 @@ def test_a_rebuild_that_began_before_another_one_was_through(
     """The late one has read old marks: it is fenced off, and shuts nobody out by its own mark."""
     ada = api.user("ada")
     project = api.project(ada, "spine")["id"]
-    write_schema = spicedb().write_schema
-    ran: list[bool] = []
+    read_marks = relay.read_marks
 
-    def slow(text: str) -> None:
-        write_schema(text)
-        if not ran:
-            ran.append(True)
-            projection.rebuild()
+    def slow(database: spicedb_client.SpiceDB) -> relay.Marks:
+        monkeypatch.undo()
+        found = read_marks(database)
+        projection.rebuild()
+        return found
 
-    monkeypatch.setattr(spicedb(), "write_schema", slow)
+    monkeypatch.setattr(relay, "read_marks", slow)
     with pytest.raises(Fenced):
         projection.rebuild()
 
     assert ada.get(f"/projects/{project}").status_code == 200
+    assert out_of_step() == set()
+
+
+def test_a_relayer_that_got_on_after_a_rebuild_read_the_marks(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new position goes too: whoever has that one in mind is refused after the rebuild."""
+    ada = api.user("ada")
+    project = api.project(ada, "spine")["id"]
+    here = outbox.newest_position()
+    read_marks = relay.read_marks
+
+    def then_relay(database: spicedb_client.SpiceDB) -> relay.Marks:
+        monkeypatch.undo()
+        found = read_marks(database)
+        leave_project(new_id(), ada.id)
+        assert relay.relay() == 1
+        return found
+
+    monkeypatch.setattr(relay, "read_marks", then_relay)
+    projection.rebuild()
+
+    there = [key for key in spicedb().relationships(*relay.RELAY) if key.relation == "position"]
+    assert there == [mark("position", str(outbox.newest_position()))]
+    with pytest.raises(Fenced):
+        spicedb().write([], [], [Fence(relationship=mark("position", str(here + 1)))])
+    assert ada.get(f"/projects/{project}").status_code == 200
+
+
+def test_a_rebuild_that_clears_for_long_is_alive(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are to take away: no other process thinks that it died, and takes over."""
+    ada = api.user("ada")
+    project = api.project(ada, "spine")["id"]
+    clear_some = spicedb().clear_some
+    cleared: list[str] = []
+
+    def slow(kind: str, *arguments: Any, **named: Any) -> bool:
+        with pytest.raises(relay.ProjectionMissing):
+            projection.ensure()
+        cleared.append(kind)
+        done = clear_some(kind, *arguments, **named)
+        change("UPDATE deployment SET at = at - %s", (projection.STALE_REBUILD_MS + 1,))
+        return done
+
+    monkeypatch.setattr(spicedb_client, "MAX_UPDATES", 1)
+    monkeypatch.setattr(spicedb(), "clear_some", slow)
+    projection.rebuild()
+
+    assert cleared.count("user") > 2
+    assert ada.get(f"/projects/{project}").status_code == 200
+
+
+def test_a_rebuild_that_dies_behind_its_last_write(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SpiceDB is whole then: checks pass, and by no token of the SpiceDB that was there before."""
+    ada = api.user("ada")
+    project = api.project(ada, "spine")["id"]
+    change("UPDATE zed_tokens SET token = 'of another SpiceDB'")
+    noted = outbox.newest_position()
+    write = spicedb().write
+
+    def die(touch: list[Relationship], *rest: Any) -> str:
+        token = write(touch, *rest)
+        if any(key.relation == "projection" for key in touch):
+            raise SystemExit
+        return token
+
+    monkeypatch.setattr(spicedb(), "write", die)
+    with pytest.raises(SystemExit):
+        projection.rebuild()
+    monkeypatch.undo()
+
+    assert outbox.newest_position() == noted
+    assert ada.get(f"/projects/{project}").status_code == 200
+    assert len(ada.get("/projects").json["items"]) == 1
+    assert not projection.ensure()
+    assert api.project(ada, "rib")["id"]
     assert out_of_step() == set()
 
 
@@ -392,6 +579,27 @@ def test_a_frozen_spicedb_holds_few_threads(make_api: MakeApi, server: SpiceDB) 
     assert 1 <= len(waited) <= 3, (len(answers), waited)
     assert max(waited) < spicedb_client.CHECK_TIMEOUT_S + SLACK_S
     wait_until(lambda: ada.get(path).status_code == 200)
+
+
+def test_spicedb_hangs_just_after_it_allowed(make_api: MakeApi, server: SpiceDB) -> None:
+    """The request then reads the relay's marks: no longer than a check may take either."""
+    api = make_api(**server.settings)
+    api.project(api.user("ada"), "spine")
+
+    def marks() -> object:
+        with database.connected():
+            return relay.read_marks(spicedb())
+
+    server.freeze()
+    wait_until(lambda: not server.answers())
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(marks)
+        try:
+            failed = asked.exception(spicedb_client.CHECK_TIMEOUT_S + SLACK_S)
+        finally:
+            server.thaw()
+
+    assert isinstance(failed, spicedb_client.PermissionsUnavailable)
 
 
 class Walk:

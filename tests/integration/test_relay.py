@@ -264,6 +264,21 @@ def test_a_fence_that_does_not_hold_writes_nothing(api: Api) -> None:
     assert out_of_step() == set()
 
 
+def test_an_entry_of_another_release(api: Api) -> None:
+    """It names a relation that neither rows nor schema know: what stands beside it is relayed."""
+    ada, bob = api.user("ada"), api.user("bob")
+    project = api.project(ada, "spine", viewer=bob)["id"]
+    formerly = outbox.relationship(("project", project), "formerly", ("user", ada.id))
+
+    leave_project(project, bob.id)
+    outbox.append([formerly], about=("project", project), revokes=True)
+    grants.relay_now()
+
+    assert outbox.waiting(1) == []
+    assert (status(ada, project), status(bob, project)) == (200, 404)
+    assert out_of_step() == set()
+
+
 @SQLITE
 def test_a_backlog_that_cannot_be_relayed_lets_nobody_in(
     api: Api, monkeypatch: pytest.MonkeyPatch

@@ -228,7 +228,7 @@ def test_after_a_failover_a_claimed_task_is_not_given_away() -> None:
     world.run(node("simulate", 1))
     change("UPDATE tasks SET created_at = created_at - 60000")
     epoch.bump("restored from a backup")
-    grant = other.claim(1)[0]
+    grant = other.claimed(1, hold_s=0).grants[0]
     report = Report(lease=LeaseName(grant.task_id, 2, new_lease_id()), outcome="completed")
 
     assert agent.report(report) == ["superseded"]
@@ -236,17 +236,74 @@ def test_after_a_failover_a_claimed_task_is_not_given_away() -> None:
     assert agent.report(report) == ["superseded"]
 
 
-def test_after_a_failover_a_task_that_is_still_leased_is_not_given_away() -> None:
-    """The lease was given out before the loss and survived it: it holds the task, no other."""
+def test_two_attempts_that_the_database_forgot_come_in_one_batch() -> None:
+    """A failed attempt and the one that succeeded after it: the result is kept (I3)."""
     world = World()
-    agent, other = world.agent(), world.agent()
-    _, grant = one_lease(world, other)
-    change("UPDATE tasks SET created_at = created_at - 60000, leased_at = leased_at - 30000")
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1, retries=1))
+    task_id = execute("SELECT id FROM tasks")[0][0]
+    change("UPDATE tasks SET created_at = created_at - 60000")
     epoch.bump("restored from a backup")
-    forgotten = LeaseName(grant.task_id, 2, new_lease_id())
+    first, second = (LeaseName(task_id, number, new_lease_id()) for number in (1, 2))
+    done = Report(lease=second, outcome="completed")
 
-    assert agent.report(Report(lease=forgotten, outcome="completed")) == ["superseded"]
-    assert leases.start(agent.session_id, [forgotten]).verdicts == ["superseded"]
+    assert agent.report(replace(done, lease=first, outcome="failed"), done) == ["accepted"] * 2
+    assert counts(experiment_id) == {"completed": 1}
+    assert execute("SELECT lease_id FROM tasks") == [(second.lease_id,)]
+    check_counters()
+
+
+def test_a_forgotten_attempt_that_has_been_reported_is_over() -> None:
+    """A list of leases that crossed the report's answer on its way does not bring it back."""
+    world = World()
+    agent = world.agent()
+    world.run(node("simulate", 1, retries=2))
+    task_id = execute("SELECT id FROM tasks")[0][0]
+    change("UPDATE tasks SET created_at = created_at - 60000")
+    epoch.bump("restored from a backup")
+    lease = LeaseName(task_id, 1, new_lease_id())
+    assert agent.report(Report(lease=lease, outcome="failed", exit_code=3)) == ["accepted"]
+
+    late = leases.reconcile_session(agent.session_id, [(lease, "finalizing")], ())
+
+    assert late.verdicts == ["superseded"]
+    assert agent.report(Report(lease=lease, outcome="failed", exit_code=3)) == ["duplicate"]
+    check_counters()
+
+
+@pytest.mark.parametrize("forgot", ["the second claim", "both claims"])
+def test_a_forgotten_later_attempt_goes_before_the_lease_on_the_row(forgot: str) -> None:
+    """The row's lease had ended when the later one was given out, which the database forgot."""
+    world = World()
+    other, agent = world.agent(), world.agent()
+    experiment_id, grant = one_lease(world, other)
+    first = grant.lease
+    if forgot == "both claims":
+        change("UPDATE tasks SET state = 1, attempt = 0, lease_id = NULL, leased_at = NULL")
+        change("UPDATE nodes SET queued = 1, leased = 0")
+        check_counters()
+    change("UPDATE tasks SET created_at = created_at - 60000, leased_at = leased_at - 60000")
+    epoch.bump("restored from a backup")
+    assert leases.reconcile_session(other.session_id, [(first, None)], ()).verdicts == ["keep"]
+    second = Report(lease=LeaseName(first.task_id, 2, new_lease_id()), outcome="completed")
+
+    assert agent.report(second) == ["accepted"]
+    assert other.report(replace(second, lease=first)) == ["superseded"]
+    assert counts(experiment_id) == {"completed": 1}
+    check_counters()
+
+
+def test_a_lease_given_out_after_the_loss_is_never_superseded_by_a_forgotten_one() -> None:
+    """A later attempt, if it ever was: the task has been claimed in the present epoch."""
+    world = World()
+    other, agent = world.agent(), world.agent()
+    world.run(node("simulate", 1))
+    change("UPDATE tasks SET created_at = created_at - 60000")
+    epoch.bump("restored from a backup")
+    grant = other.claimed(1, hold_s=0).grants[0]
+    later = Report(lease=LeaseName(grant.task_id, 7, new_lease_id()), outcome="completed")
+
+    assert agent.report(later) == ["superseded"]
     assert other.complete([grant]) == ["accepted"]
 
 
@@ -706,6 +763,24 @@ def test_a_released_lease_costs_nothing_and_is_gone_for_good() -> None:
     assert len(agent.claim(1)) == 1
 
 
+def test_a_lease_that_lapsed_is_gone_for_good_once_it_is_released() -> None:
+    """Its agent has dropped it: a start that comes late must not lease the task to nobody."""
+    world = World()
+    agent, other = world.agent(), world.agent()
+    staged = [{"storage": "s", "source": "/x", "destination": "x"}]
+    _, grant = one_lease(world, agent, stage_in=staged)
+    change("UPDATE tasks SET leased_at = leased_at - 120000")
+    leases.expire_offers()
+
+    assert leases.release(other.session_id, [grant.lease], "draining").verdicts == ["superseded"]
+    assert leases.release(agent.session_id, [grant.lease], "draining").verdicts == ["released"]
+
+    assert leases.start(agent.session_id, [grant.lease]).verdicts == ["superseded"]
+    assert leases.release(agent.session_id, [grant.lease], "draining").verdicts == ["released"]
+    assert state_of(grant) == 1
+    check_counters()
+
+
 def test_a_started_lease_cannot_be_released() -> None:
     """Its payload runs; it can only end."""
     world = World()
@@ -740,6 +815,7 @@ def test_the_number_of_statements_does_not_depend_on_the_batch(
     agent = world.agent()
     world.run(node("simulate", 60), node("plot", foreach="simulate"))
     grants = agent.claim(size)
+    epoch.current()  # every answer reads it, at most every five seconds
     said: list[str] = []
     run = database.obj.execute_sql
 
@@ -753,3 +829,21 @@ def test_the_number_of_statements_does_not_depend_on_the_batch(
 
     assert {v.verdict for v in answer.verdicts} == {"accepted"}
     assert len(said) <= 16, said
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_an_attempt_never_ends_before_its_beginning(is_told: bool) -> None:
+    """An age of a day, by the wrong clock of a machine that was rebooted, is cut at the lease."""
+    world = World()
+    agent = world.agent()
+    _, grant = one_lease(world, agent)
+    if is_told:
+        agent.beat(marks=[Mark(lease=grant.lease, phase="running", started_ms_ago=0)])
+    day_ms = 86_400_000
+
+    agent.report(Report(lease=grant.lease, outcome="completed", duration_ms=10, age_ms=day_ms))
+
+    leased_at, started_at, finished_at = execute(
+        "SELECT leased_at, started_at, finished_at FROM attempts"
+    )[0]
+    assert leased_at <= started_at <= finished_at <= now_ms()

@@ -182,8 +182,8 @@ def test_another_relayer_that_gets_on_meanwhile_is_no_restored_spicedb(
     ada = api.user("ada")
     ask, others = spicedb().relationships, iter([1])
 
-    def overtaken(*of: str) -> list[Relationship]:
-        found = list(ask(*of))
+    def overtaken(*of: str, timeout_s: float = 300.0) -> list[Relationship]:
+        found = list(ask(*of, timeout_s=timeout_s))
         if of == relay.RELAY and next(others, None):
             here = outbox.newest_position()
             old, new = (relay.mark("position", str(number)) for number in (here, here + 1))

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from airavata_scheduler.backends import openbao, secret_collector, secret_rewrap, secret_values
+from airavata_scheduler.backends import (
+    openbao,
+    secret_collector,
+    secret_copies,
+    secret_rewrap,
+    secret_values,
+)
 from airavata_scheduler.backends.openbao import OpenBao as Secrets
 from airavata_scheduler.backends.openbao_http import SecretsRefused
 from airavata_scheduler.backends.openbao_setup import rotate_key
@@ -121,7 +127,7 @@ def test_an_older_key_opens_nothing_that_was_not_wrapped_anew(ada: LoggedIn, sto
 
 @pytest.mark.parametrize(
     ("place", "step"),
-    [(secret_rewrap, "_take_over"), (Secrets, "destroy"), (secret_rewrap, "note_destroyed")],
+    [(secret_rewrap, "_take_over"), (Secrets, "destroy"), (secret_copies, "note_destroyed")],
     ids=["written", "committed", "destroyed"],
 )
 def test_a_crash_leaves_everything_readable(
@@ -184,6 +190,37 @@ def test_a_value_that_is_replaced_meanwhile_wins(
     assert secret_rewrap.rewrap_all(newest).values == 0
 
 
+@pytest.mark.parametrize("dies", [False, True], ids=["goes on", "dies"])
+def test_a_run_that_sleeps_between_its_steps_loses_nothing(
+    ada: LoggedIn, store: Store, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    """The collector took the new number for nobody's: the old one is the last copy, and stays."""
+    made = make(ada)
+    ada.post("/credentials/cluster/rotate", {"value": OTHER, "keep_previous_s": 3600})
+    newest, take_over = rotated(store), secret_rewrap._take_over
+
+    def slept(version: CredentialVersion, number: int) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(secret_collector, "ORPHAN_MS", -60_000)
+            assert secret_collector.collect().versions == 1
+        take_over(version, number)
+        if dies:
+            raise Killed
+        monkeypatch.setattr(secret_rewrap, "_take_over", take_over)
+
+    monkeypatch.setattr(secret_rewrap, "_take_over", slept)
+    if dies:
+        for _ in range(2):
+            with pytest.raises(Killed):
+                secret_rewrap.rewrap_all(newest)
+        secret_collector.collect()
+        monkeypatch.setattr(secret_rewrap, "_take_over", take_over)
+
+    assert secret_rewrap.rewrap_all(newest).values == 2
+    assert readable(ada, made) == [PASSWORD, OTHER]
+    assert secret_rewrap.rewrap_all(newest) == secret_rewrap.Rewrapped()
+
+
 def test_a_reader_that_was_overtaken_reads_the_same_value(ada: LoggedIn, store: Store) -> None:
     """It had seen the row before the run, and comes to OpenBao after it."""
     make(ada)
@@ -196,6 +233,26 @@ def test_a_reader_that_was_overtaken_reads_the_same_value(ada: LoggedIn, store: 
     assert secret_values.is_there(row)
 
 
+def test_who_reveals_it_meanwhile_sees_it(
+    ada: LoggedIn, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever number it has by then: the value that counts has not ended."""
+    make(ada)
+    newest, find = rotated(store), CredentialVersion.get_or_none
+
+    def overtaken(*query: Any) -> Any:
+        monkeypatch.setattr(CredentialVersion, "get_or_none", find)
+        assert secret_rewrap.rewrap_all(newest).values == 1
+        return find(*query)
+
+    monkeypatch.setattr(CredentialVersion, "get_or_none", overtaken)
+
+    shown = reveal(ada)
+
+    assert shown.status_code == 200, shown.text
+    assert (shown.json["version"], shown.json["value"]) == (2, PASSWORD)
+
+
 def test_a_value_that_openbao_lost_is_counted(ada: LoggedIn, store: Store) -> None:
     """The run goes on with the others, and says how many there are."""
     lost = make(ada, "lost")
@@ -205,6 +262,28 @@ def test_a_value_that_openbao_lost_is_counted(ada: LoggedIn, store: Store) -> No
     done = secret_rewrap.rewrap_all(rotated(store))
 
     assert (done.values, done.behind) == (1, 1)
+
+
+def test_numbers_that_a_restored_openbao_gives_again_are_left_out(
+    ada: LoggedIn, store: Store
+) -> None:
+    """The value before is wrapped anew; that which counts is lost, and none stands in for it."""
+    made = make(ada)
+    snapshot = store.bao.save_snapshot()
+    body = {"value": OTHER, "keep_previous_s": 3600}
+    assert ada.post("/credentials/cluster/rotate", body).status_code == 200
+    store.bao.restore_snapshot(snapshot)
+
+    done = secret_rewrap.rewrap_all(rotated(store))
+
+    assert (done.values, done.behind) == (1, 1)
+    assert states(made) == [
+        (1, "create", "destroyed"),
+        (2, "rotate", "current"),
+        (3, "rewrap", "previous"),
+    ]
+    assert reveal(ada, version=3).json["value"] == PASSWORD
+    assert reveal(ada).json["code"] == "secret_store_behind"
 
 
 def test_the_command_rotates_and_rewraps(

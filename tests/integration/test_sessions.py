@@ -271,17 +271,31 @@ def test_an_accepted_lease_in_the_full_list_is_to_be_reported_again() -> None:
     assert beat.verdicts == [(grant.lease, "report_again")]
 
 
-def test_a_new_boot_while_the_old_session_lives_counts_as_a_swap() -> None:
-    """Two copies of one state folder take over from each other; a plain restart does not count."""
+def test_a_session_that_speaks_after_it_was_superseded_counts_as_a_swap() -> None:
+    """Two copies of one state folder take over from each other; a restart of one does not count."""
     world = World()
     agent = world.agent()
+    assert agent.open().swaps == 0
 
-    assert agent.open(boot_id="boot-1").swaps == 0
-    assert agent.open(boot_id="boot-2").swaps == 1
-    change("UPDATE agent_sessions SET heartbeat_at = heartbeat_at - 100000")
-    assert agent.open(boot_id="boot-3").swaps == 1
-    assert agent.open(boot_id="boot-1").swaps == 2
-    assert agent.open(boot_id="boot-3").swaps == sessions.ALARMING_SWAPS
+    for number in range(1, sessions.ALARMING_SWAPS + 1):
+        old = agent.session_id
+        assert agent.open().swaps == number - 1
+        for _ in range(2):
+            assert sessions.refusal_of_old(agent.id, old).code == "session_superseded"
+
+    assert agent.open().swaps == sessions.ALARMING_SWAPS
+
+
+def test_an_older_session_that_had_expired_is_no_swap() -> None:
+    """Requests of one process that cross its own new session hear that they must use that one."""
+    world = World()
+    agent = world.agent()
+    old = agent.session_id
+    fall_silent(agent)
+    agent.open()
+
+    assert sessions.refusal_of_old(agent.id, old).code == "session_expired"
+    assert agent.open().swaps == 0
 
 
 def test_a_stopped_agent_keeps_its_leases_until_it_is_silent_too_long() -> None:

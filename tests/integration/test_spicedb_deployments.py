@@ -61,6 +61,8 @@ def test_a_store_that_was_not_migrated(
         running(Unprepared(tmp_path / "spicedb", postgres_url=url)) as server,
     ):
         spicedb.configure(configured(api, server))
+        # Before it has looked at its datastore it may be slow to answer, as one that is away.
+        wait_until(lambda: "of its own" in ada.get("/projects").text, message="SpiceDB to answer")
         answered = ada.get("/projects")
         words = [
             another_process(configured(api, server), "authz", verb)
@@ -176,7 +178,7 @@ def two_nodes(postgres_server: PostgreSQL, tmp_path: Path) -> Iterator[list[str]
 def answers(endpoint: str, token: str) -> bool:
     """Whether the node's store can be read."""
     try:
-        spicedb.SpiceDB(endpoint, token, insecure=True, ca=None).schema()
+        spicedb.SpiceDB(endpoint, token, insecure=True, ca=None).kinds()
     except spicedb.PermissionsUnavailable:
         return False
     return True

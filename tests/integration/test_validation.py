@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from airavata_scheduler.backends import projection
+from airavata_scheduler.backends import spicedb_schema
 from airavata_scheduler.commands import authz, programs, validation, validation_file
 from airavata_scheduler.models.errors import BadInput
 
@@ -29,7 +29,7 @@ def with_spicedb_and_no_zed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def definitions() -> dict[str, tuple[set[str], set[str]]]:
     """The relations and the permissions of each definition of the schema."""
-    text = re.sub(r"/\*\*.*?\*/", "", projection.schema_text(), flags=re.DOTALL)
+    text = re.sub(r"/\*\*.*?\*/", "", spicedb_schema.text(), flags=re.DOTALL)
     bodies = re.findall(r"^definition (\w+) \{(.*?)\}", text, flags=re.DOTALL | re.MULTILINE)
     return {
         kind: (
@@ -49,7 +49,7 @@ def changed(folder: Path, before: str, after: str) -> tuple[Path, int]:
     """A copy of the file in which one statement is another, and that statement's line."""
     text = (DB / "spicedb_validation.yaml").read_text(encoding="utf-8")
     assert text.count(before) == 1, before
-    (folder / "spicedb_schema.zed").write_text(projection.schema_text(), encoding="utf-8")
+    (folder / "spicedb_schema.zed").write_text(spicedb_schema.text(), encoding="utf-8")
     copy = folder / "copy.yaml"
     copy.write_text(text.replace(before, after), encoding="utf-8")
     return copy, text[: text.index(before)].count("\n") + 1
@@ -61,7 +61,7 @@ def test_the_schema_means_what_the_file_says() -> None:
 
     assert result.exit_code == 0, result.output
     assert re.fullmatch(r"All \d+ statements of .* hold\.\n", result.output)
-    assert (DB / "spicedb_schema.zed").read_text(encoding="utf-8") == projection.schema_text()
+    assert (DB / "spicedb_schema.zed").read_text(encoding="utf-8") == spicedb_schema.text()
 
 
 def test_the_file_covers_the_schema() -> None:

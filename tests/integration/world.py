@@ -173,7 +173,9 @@ class Agent:
         self.session_id, self.seq, self.beats = opened.session_id, 0, 0
         return opened
 
-    def claimed(self, limit: int = 500, free: Free = PLENTY, claim_id: str = "") -> Claimed:
+    def claimed(
+        self, limit: int = 500, free: Free = PLENTY, claim_id: str = "", **options: Any
+    ) -> Claimed:
         """The whole answer to a new claim."""
         self.seq += 1
         return leases.claim(
@@ -182,6 +184,7 @@ class Agent:
             seq=self.seq,
             max_tasks=limit,
             free=free,
+            **options,
         )
 
     def claim(self, limit: int = 500, free: Free = PLENTY) -> list[Grant]:

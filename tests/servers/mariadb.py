@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pymysql
 
@@ -19,7 +20,8 @@ USER, PASSWORD = "airavata", "a:pass@word/ with?signs"
 class MariaDB:
     """A server with one all-powerful user, reached over TCP with a password full of signs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
+        """A new server in `folder`; `options` go before those that all tests have."""
         install = program("mariadb-install-db", "mysql_install_db")
         daemon = program("mariadbd")
         if install is None or daemon is None:
@@ -58,6 +60,7 @@ class MariaDB:
                 "--skip-log-bin",
                 "--skip-name-resolve",
                 "--max-connections=120",
+                *options,
             ],
             folder / "log",
             cwd=Path("/"),
@@ -77,11 +80,12 @@ class MariaDB:
         """A DATABASE_URL (the guide's Go-MySQL form) for one of its databases."""
         return f"{USER}:{PASSWORD}@tcp(127.0.0.1:{self.port})/{database}?parseTime=true"
 
-    def run(self, sql: str) -> None:
-        """Run one statement as the server's root."""
+    def run(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run one statement as the server's root; the rows that it returns."""
         root = closing(pymysql.connect(unix_socket=str(self.socket), user="root"))
         with root as connection, connection.cursor() as cursor:
             cursor.execute(sql)
+            return list(cursor.fetchall())
 
     @contextmanager
     def new_database(self, name: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ parent's death signal.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn, Protocol, TypeVar
 
+import psutil
 import pytest
 
 from tests.canaries import leaks
@@ -180,7 +182,13 @@ class Server:
         self._process = None
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End it as a power cut would, with every process that it has."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGSTOP)  # what it would start now, nobody would end
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children(recursive=True):
+                child.kill()  # a zombie at worst: its parent stands still
         self.stop(signal.SIGKILL)
 
     def freeze(self) -> None:

@@ -1,25 +1,18 @@
 """The lease protocol as an explicit-state model, searched exhaustively.
 
-One task, two agents, a batch system that starts jobs whenever it likes, an unreliable network, and
-a database that may lose its newest commits once. Messages are never consumed, so loss, duplication,
-reordering and any delay are all covered; a failover empties the network as well, and what an
-agent resends then stands for its retries.
+One task, two agents, a batch system that starts jobs whenever it likes, a user who cancels, an
+unreliable network, and a database that may lose its newest commits once. Messages are never
+consumed, so loss, duplication, reordering and any delay are all covered. A failover empties the
+network of all but acknowledgements, and what an agent resends then stands for its retries.
 
-Safety, checked in every state:
-1. the task has at most one accepted result;
-2. a result that was acknowledged in the present epoch is the stored one;
-3. one lease runs its payload at most once on its host.
-Liveness: from every state the task can still end (no state is *stuck*).
-
-`Rules` names each mechanism of the protocol. With all of them nothing is found; taking one away
-must be found: a check that cannot fail proves nothing.
+`Rules` names each mechanism of the protocol. With all of them `lease_search` finds nothing; taking
+one away must be found: a check that cannot fail proves nothing.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 Lease = tuple[int, int, int]  # agent, claim, attempt
@@ -37,8 +30,15 @@ class Rules:
     journal: bool = True  # survives a crash of the agent
     # An unclaimed task goes back to its newest lease, and after a failover to a forgotten one.
     reattach: Literal["newest or forgotten", "newest", "never"] = "newest or forgotten"
-    rereport: bool = True  # acknowledged results are sent again in a new epoch
+    rereport: bool = True  # what was acknowledged is sent again in a new epoch
+    epoch_changes: bool = True  # a failover that loses commits begins a new epoch
+    answers_name_epoch: bool = True  # an acknowledgement says in which epoch it was committed
+    claims_outrank_forgotten: bool = True  # a lease given out since shuts forgotten ones out
+    cancel_stops_requeue: bool = True  # a cancelled task is never queued again
+    cancel_spares_results: bool = True  # a cancel after the result changes nothing
+    cancel_is_told: bool = True  # heartbeats and the gate tell the lease's agent to stop
     sees_pending: bool = False  # a restarted agent finds jobs that have not begun
+    payloads_end: bool = True  # by themselves; else only when they are stopped
     expiries: int = 1
     crashes: int = 0
     host_crashes: int = 0
@@ -78,7 +78,7 @@ class Server(NamedTuple):
     cancelled: bool = False
     granted: tuple[Lease, ...] = ()
     newest: Lease | None = None  # stays on the row when a lease expires
-    leased_epoch: int = 0  # when `newest` was given out
+    leased_epoch: int = -1  # when a lease was given out for the last time
 
 
 class Agent(NamedTuple):
@@ -100,6 +100,7 @@ class State(NamedTuple):
     hosts_crashed: int = 0
     failed_over: int = 0
     snapshot: Server | None = None
+    claimed: Lease | None = None  # the last lease that a claim got in this epoch: a witness's note
 
 
 Step = tuple[str, State]
@@ -133,10 +134,14 @@ def ended(server: Server, lease: Lease | None, kind: str) -> Server:
 
 
 def requeued(server: Server, lease: Lease | None, rules: Rules) -> Server:
-    """A lease ended without a result: queued again while the budget lasts and nobody cancelled."""
-    if server.attempt < rules.attempts and not server.cancelled:
+    """A lease ended without a result: queued again while the budget lasts and nobody cancelled.
+
+    `lease` is the one whose agent said so, None where nobody did.
+    """
+    stops = server.cancelled and rules.cancel_stops_requeue
+    if server.attempt < rules.attempts and not stops:
         return server._replace(state="Q", lease=None, started=False)
-    kind = "cancelled" if server.cancelled else "failed"
+    kind = "cancelled" if stops else "failed"
     return ended(server._replace(lease=None, started=False), lease, kind)
 
 
@@ -144,15 +149,16 @@ def may_reattach(state: State, lease: Lease, rules: Rules) -> bool:
     """Whether a task that nobody holds may go back to a lease.
 
     As `report_rules.may_reattach`: to the newest lease; and to one that the row does not know only
-    if the database lost commits, and gave out no other lease since.
+    if the database lost commits, and gave out no other lease since. That one may also be later than
+    the lease that the row names.
     """
     server = state.server
-    if server.state != "Q" or rules.reattach == "never":
+    if server.state == "D" or rules.reattach == "never":
         return False
-    if server.newest == lease:
+    if server.state == "Q" and server.newest == lease:
         return True
-    forgotten = state.epoch > 0 and server.attempt <= lease[2]
-    since = server.newest is not None and server.leased_epoch == state.epoch
+    forgotten = state.epoch > 0 and server.attempt < lease[2]
+    since = rules.claims_outrank_forgotten and server.leased_epoch == state.epoch
     return rules.reattach == "newest or forgotten" and forgotten and not since
 
 
@@ -184,7 +190,7 @@ def on_claim(state: State, message: Message, rules: Rules) -> State:
         newest=lease,
         leased_epoch=state.epoch,
     )
-    return send(state._replace(server=granted), ("grant", lease))
+    return send(state._replace(server=granted, claimed=lease), ("grant", lease))
 
 
 def on_start(state: State, message: Message, rules: Rules) -> State:
@@ -194,9 +200,13 @@ def on_start(state: State, message: Message, rules: Rules) -> State:
     if server.state == "D" and server.accepted and server.accepted[0] == lease:
         return state  # "finished": the agent does not stop for it
     if server.state == "L" and server.lease == lease:
+        if server.cancelled and rules.cancel_is_told:
+            return send(state, ("cancel", lease))
         return send(state._replace(server=server._replace(started=True)), ("startok", lease))
-    if may_reattach(state, lease, rules) and not server.cancelled:
+    if may_reattach(state, lease, rules):
         known = server.granted if lease in server.granted else (*server.granted, lease)
+        # One that the row does not know was given out before the commits were lost.
+        since = server.leased_epoch if server.newest == lease else state.epoch - 1
         held = server._replace(
             state="L",
             attempt=lease[2],
@@ -204,7 +214,7 @@ def on_start(state: State, message: Message, rules: Rules) -> State:
             started=True,
             granted=known,
             newest=lease,
-            leased_epoch=state.epoch,
+            leased_epoch=since,
         )
         return send(state._replace(server=held), ("startok", lease))
     return send(state, ("stale", lease))
@@ -215,16 +225,17 @@ def on_done(state: State, message: Message, rules: Rules) -> State:
     _, lease, kind = message
     server = state.server
     if server.state == "D":
-        first = server.accepted[0] if server.accepted else None
-        known = rules.fence == "none" or matches(first, lease, rules)
+        first, said = server.accepted or (None, "")
+        same = matches(first, lease, rules) and (said == "ok") == (kind == "ok")
+        known = rules.fence == "none" or same
         return send(state, ("ok", lease, state.epoch) if known else ("stale", lease))
     current = server.state == "L" and matches(server.lease, lease, rules)
     if not (current or may_reattach(state, lease, rules) or rules.fence == "none"):
         return send(state, ("stale", lease))
-    if kind == "lost":
-        after = requeued(server._replace(newest=None), lease, rules)
-    else:
+    if kind == "ok":
         after = ended(server, lease, kind)._replace(lease=lease, started=True)
+    else:
+        after = requeued(server._replace(newest=None, attempt=lease[2]), lease, rules)
     return send(state._replace(server=after), ("ok", lease, state.epoch))
 
 
@@ -238,27 +249,41 @@ def server_steps(state: State, rules: Rules) -> Iterator[Step]:
         if message[0] in ANSWERS:
             yield f"server {message[0]}", ANSWERS[message[0]](state, message, rules)
     if server.state == "L" and state.expired < rules.expiries:
-        after = requeued(server, server.lease, rules)
+        after = requeued(server, None, rules)
         yield "expire", state._replace(server=after, expired=state.expired + 1)
-    if rules.cancel and not server.cancelled and server.state != "D":
+    if rules.cancel:
+        yield from cancels(state, rules)
+    if state.failed_over < rules.failovers:
+        yield from failovers(state, rules)
+
+
+def cancels(state: State, rules: Rules) -> Iterator[Step]:
+    """A user cancels the task, and the lease's agent hears of it."""
+    server = state.server
+    open_to_it = server.state != "D" or not rules.cancel_spares_results
+    if not server.cancelled and open_to_it:
         after = server._replace(cancelled=True)
-        if server.state == "Q":
+        if server.state != "L":
             after = ended(after, None, "cancelled")
         yield "cancel", state._replace(server=after)
-    if state.failed_over < rules.failovers:
-        if state.snapshot is None:
-            yield "snapshot", state._replace(snapshot=server)
-        else:
-            yield (
-                "failover",
-                state._replace(
-                    server=state.snapshot,
-                    epoch=state.epoch + 1,
-                    failed_over=state.failed_over + 1,
-                    snapshot=None,
-                    network=frozenset(),
-                ),
-            )
+    if server.cancelled and server.state == "L" and rules.cancel_is_told:
+        yield "tell the cancel", send(state, ("cancel", server.lease))
+
+
+def failovers(state: State, rules: Rules) -> Iterator[Step]:
+    """The database loses what was committed after the snapshot; answers may be under way still."""
+    if state.snapshot is None:
+        yield "snapshot", state._replace(snapshot=state.server)
+        return
+    after = state._replace(
+        server=state.snapshot,
+        epoch=state.epoch + rules.epoch_changes,
+        failed_over=state.failed_over + 1,
+        snapshot=None,
+        network=frozenset(message for message in state.network if message[0] == "ok"),
+        claimed=None,
+    )
+    yield "failover", after
 
 
 # ------------------------------------------------------------------------------ the agents
@@ -279,7 +304,7 @@ def agent_steps(state: State, agent: int, rules: Rules) -> Iterator[Step]:
     for position, entry in enumerate(one.entries):
         yield from resends(state, agent, entry, rules)
         yield from entry_steps(state, agent, position, entry, rules)
-        yield from deliveries(state, agent, position, entry)
+        yield from deliveries(state, agent, position, entry, rules)
 
 
 def crashes(state: State, agent: int, rules: Rules) -> Iterator[Step]:
@@ -313,7 +338,7 @@ def job_steps(
                 "job starts",
                 with_entry(state, agent, position, jobs=jobs, lock=True, runs=runs),
             )
-        elif job == "r":
+        elif job == "r" and rules.payloads_end:
             yield "job ends", with_entry(state, agent, position, jobs=f"{before}e{after}")
 
 
@@ -351,13 +376,13 @@ def entry_steps(
         elif "x" in entry.jobs and "r" not in entry.jobs:
             after = with_entry(state, agent, position, phase="F", outcome="lost")
             yield "report lost", send(after, ("done", lease, "lost"))
-    elif rules.rereport and (entry.phase, entry.outcome) == ("K", "ok"):
-        if entry.acked_epoch == state.epoch:
-            return
+    elif rules.rereport and entry.phase == "K" and entry.acked_epoch != state.epoch:
         yield "report again", with_entry(state, agent, position, phase="F")
 
 
-def deliveries(state: State, agent: int, position: int, entry: Entry) -> Iterator[Step]:
+def deliveries(
+    state: State, agent: int, position: int, entry: Entry, rules: Rules
+) -> Iterator[Step]:
     """Answers arrive, perhaps late and perhaps again."""
     lease = (agent, entry.claim, entry.attempt)
     for message in state.network:
@@ -372,112 +397,10 @@ def deliveries(state: State, agent: int, position: int, entry: Entry) -> Iterato
         elif message == ("stale", lease) and entry.phase in "GSRF":
             jobs = entry.jobs.replace("p", "k").replace("r", "k")
             yield "stale", with_entry(state, agent, position, phase="X", jobs=jobs)
-        elif message == ("ok", lease, state.epoch) and entry.phase == "F":
-            yield "ok", with_entry(state, agent, position, phase="K", acked_epoch=state.epoch)
-
-
-# ------------------------------------------------------------------------------ the search
-
-
-def violation(state: State) -> str | None:
-    """Which safety property a state breaks, or None."""
-    stored = state.server.accepted if state.server.state == "D" else None
-    for number, agent in enumerate(state.agents):
-        for entry in agent.entries:
-            if entry.runs > 1:
-                return "a lease ran twice on its host"
-            acked = entry.phase == "K" and entry.outcome == "ok"
-            if acked and entry.acked_epoch == state.epoch:
-                lease = (number, entry.claim, entry.attempt)
-                if stored is None or stored[0] != lease:
-                    return "an acknowledged result is not the stored one"
-    return "two results were accepted" if state.server.accepts > 1 else None
-
-
-def successors(state: State, rules: Rules) -> list[Step]:
-    """Every state that one step leads to."""
-    steps = list(server_steps(state, rules))
-    for agent in range(len(state.agents)):
-        steps += agent_steps(state, agent, rules)
-    return [(label, after) for label, after in steps if after != state]
-
-
-@dataclass(kw_only=True)
-class Finding:
-    """What a search found: a violation or stuck states, each with the steps that lead there."""
-
-    states: int
-    complete: bool
-    broken: str | None = None
-    stuck: int = 0
-    wasted: int = 0  # stuck states in which a payload had ended well already
-    path: list[str] = field(default_factory=list)
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether every state was seen, and none was unsafe or stuck."""
-        return self.complete and self.broken is None and not self.stuck
-
-
-def search(rules: Rules, *, limit: int = 400_000) -> Finding:
-    """Visit every reachable state, breadth first; at most `limit` of them."""
-    start = State(agents=tuple(Agent() for _ in range(rules.agents)))
-    numbers: dict[State, int] = {start: 0}
-    came_from: list[tuple[int, str]] = [(-1, "")]
-    after: list[list[int]] = []
-    queue = deque([start])
-    done: list[int] = []
-    while queue:
-        state = queue.popleft()
-        here = numbers[state]
-        broken = violation(state)
-        if broken is not None:
-            path = _path(came_from, here)
-            return Finding(states=len(numbers), complete=False, broken=broken, path=path)
-        if state.server.state == "D":
-            done.append(here)
-        following = []
-        for label, reached in successors(state, rules):
-            if reached not in numbers:
-                numbers[reached] = len(numbers)
-                came_from.append((here, label))
-                queue.append(reached)
-            following.append(numbers[reached])
-        after.append(following)
-        if len(numbers) > limit:
-            return Finding(states=len(numbers), complete=False)
-    stuck = _stuck(after, done)
-    states = list(numbers)
-    wasted = sum(_has_worked(states[number]) for number in stuck)
-    path = _path(came_from, stuck[0]) if stuck else []
-    return Finding(states=len(numbers), complete=True, stuck=len(stuck), wasted=wasted, path=path)
-
-
-def _has_worked(state: State) -> bool:
-    return any("e" in entry.jobs for agent in state.agents for entry in agent.entries)
-
-
-def _path(came_from: list[tuple[int, str]], number: int) -> list[str]:
-    steps: list[str] = []
-    while number > 0:
-        number, label = came_from[number]
-        steps.append(label)
-    return steps[::-1]
-
-
-def _stuck(after: list[list[int]], done: list[int]) -> list[int]:
-    """States from which the task cannot end any more."""
-    before: list[list[int]] = [[] for _ in after]
-    for number, following in enumerate(after):
-        for reached in following:
-            before[reached].append(number)
-    good = bytearray(len(after))
-    front = list(done)
-    for number in front:
-        good[number] = 1
-    while front:
-        for earlier in before[front.pop()]:
-            if not good[earlier]:
-                good[earlier] = 1
-                front.append(earlier)
-    return [number for number, fine in enumerate(good) if not fine]
+        elif message == ("cancel", lease) and entry.phase in "GSR":
+            jobs = entry.jobs.replace("p", "k").replace("r", "k")
+            after = with_entry(state, agent, position, phase="F", jobs=jobs, outcome="cancelled")
+            yield "stop", send(after, ("done", lease, "cancelled"))
+        elif kind == "ok" and message[1] == lease and entry.phase == "F":
+            epoch = message[2] if rules.answers_name_epoch else state.epoch
+            yield "ok", with_entry(state, agent, position, phase="K", acked_epoch=epoch)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.lease_model import Rules, search
+from tests.unit.lease_model import Rules
+from tests.unit.lease_search import search
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,16 @@ from tests.unit.lease_model import Rules, search
         pytest.param(Rules(cancel=True), id="a cancel"),
         pytest.param(Rules(host_crashes=1, expiries=0), id="a host crash"),
         pytest.param(Rules(crashes=1, expiries=0), id="an agent crash"),
-        pytest.param(Rules(agents=1, failovers=1, expiries=0), id="one agent and a failover"),
+        pytest.param(Rules(host_crashes=1, expiries=0, cancel=True), id="a host crash, a cancel"),
+        pytest.param(
+            Rules(cancel=True, payloads_end=False), id="payloads that only a cancel can end"
+        ),
+        pytest.param(Rules(failovers=1, expiries=0), id="a failover that loses commits"),
+        pytest.param(
+            Rules(agents=1, failovers=1, expiries=0, cancel=True),
+            id="one agent, a failover and a cancel",
+        ),
+        pytest.param(Rules(agents=1, failovers=2, expiries=0), id="one agent and two failovers"),
         # What a claim may start by itself, because it needs neither inputs nor secrets.
         pytest.param(Rules(start_gate=False), id="an open gate"),
     ],
@@ -30,15 +40,40 @@ def test_the_protocol_is_safe_and_never_stuck(rules: Rules) -> None:
     ("rules", "broken"),
     [
         pytest.param(
-            Rules(fence="none"), "an acknowledged result is not the stored one", id="no fence"
+            Rules(fence="none"), "a result was accepted from an older lease", id="no fence"
         ),
         pytest.param(
             Rules(fence="attempt", failovers=1, expiries=0),
-            "an acknowledged result is not the stored one",
+            "a result was accepted from an older lease",
             id="attempt numbers alone",
         ),
         pytest.param(
             Rules(exclusive_lock=False), "a lease ran twice on its host", id="no exclusive lock"
+        ),
+        pytest.param(
+            Rules(cancel=True, cancel_stops_requeue=False),
+            "a cancelled task went on",
+            id="a cancelled task is queued again",
+        ),
+        pytest.param(
+            Rules(cancel=True, cancel_spares_results=False),
+            "two results were accepted",
+            id="a cancel undoes a result",
+        ),
+        pytest.param(
+            Rules(epoch_changes=False, agents=1, failovers=1, expiries=0),
+            "an acknowledged result is not the stored one",
+            id="a failover keeps the epoch",
+        ),
+        pytest.param(
+            Rules(answers_name_epoch=False, agents=1, failovers=1, expiries=0),
+            "an acknowledged result is not the stored one",
+            id="an acknowledgement without its epoch",
+        ),
+        pytest.param(
+            Rules(claims_outrank_forgotten=False, failovers=1),
+            "a result was accepted from an older lease",
+            id="a forgotten lease outranks a later claim",
         ),
     ],
 )
@@ -58,6 +93,10 @@ def test_a_missing_mechanism_breaks_safety(rules: Rules, broken: str) -> None:
         pytest.param(Rules(rereport=False, failovers=1, expiries=0), id="no second report"),
         pytest.param(
             Rules(reattach="newest", agents=1, failovers=1, expiries=0), id="forgotten is gone"
+        ),
+        pytest.param(
+            Rules(cancel=True, cancel_is_told=False, payloads_end=False, expiries=0),
+            id="nobody tells the agent of a cancel",
         ),
     ],
 )
@@ -83,7 +122,12 @@ def test_without_reattachment_a_silent_agents_work_is_thrown_away() -> None:
         pytest.param(Rules(expiries=2), id="two expiries"),
         pytest.param(Rules(crashes=1), id="an agent crash and an expiry"),
         pytest.param(Rules(host_crashes=1), id="a host crash and an expiry"),
-        pytest.param(Rules(failovers=1, expiries=0), id="a failover that loses commits"),
+        pytest.param(
+            Rules(failovers=1, expiries=0, cancel=True), id="a failover that loses a cancel"
+        ),
+        pytest.param(Rules(failovers=1), id="a failover and an expiry"),
+        pytest.param(Rules(failovers=2, expiries=0), id="two failovers"),
+        pytest.param(Rules(host_crashes=1, cancel=True), id="a host crash, a cancel, an expiry"),
         pytest.param(Rules(claims=2, attempts=3, expiries=2), id="two claims each"),
     ],
 )
