@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -76,11 +78,31 @@ def run_tests(copy: Path, tests: Sequence[str], *options: str) -> Outcome:
         timeout=_RUN_S,
         check=False,
     )
+    _end_leftovers(copy, folder)
     shutil.rmtree(folder, ignore_errors=True)
     failures, passed, errors = _read(report)
     # 1 says that tests failed; anything else but 0 that they could not be run.
     broke = done.stdout[-4000:] if errors or done.returncode not in (0, 1) else None
     return Outcome(failures=failures, passed=passed, broke=broke)
+
+
+def _end_leftovers(*folders: Path) -> None:
+    """Kill what a mutant left running: processes that were started in these folders or from them.
+
+    A payload that is deaf to TERM, say, where the mutant is that nobody kills it.
+    """
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = [process.joinpath("cwd").readlink(), *_words(process)]
+            if any(Path(word).is_relative_to(folder) for word in words for folder in folders):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _words(process: Path) -> list[str]:
+    return [
+        word.decode(errors="replace")
+        for word in process.joinpath("cmdline").read_bytes().split(b"\0")
+    ]
 
 
 def _read(report: Path) -> tuple[list[tuple[str, str]], int, int]:
