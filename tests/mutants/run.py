@@ -93,7 +93,7 @@ def _end_leftovers(*folders: Path) -> None:
     """
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            words = [process.joinpath("cwd").readlink(), *_words(process)]
+            words = [str(process.joinpath("cwd").readlink()), *_words(process)]
             if any(Path(word).is_relative_to(folder) for word in words for folder in folders):
                 os.kill(int(process.name), signal.SIGKILL)
 
