@@ -173,8 +173,8 @@ def tick(*, grace_s: float = OUTAGE_GRACE_S) -> bool:
 
 
 def _is_unswept(epoch_began_at: int | None, last_tick: str | None) -> bool:
-    """Whether an epoch began since the last tick."""
-    return epoch_began_at is not None and (last_tick is None or epoch_began_at > int(last_tick))
+    """Whether an epoch began since the last tick; in its very millisecond counts as since."""
+    return epoch_began_at is not None and (last_tick is None or epoch_began_at >= int(last_tick))
 
 
 @retried
