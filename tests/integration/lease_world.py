@@ -82,7 +82,7 @@ class LeaseWorld(RuleBasedStateMachine):
 
     def submit(self, *nodes: NodeSpec) -> None:
         """A new experiment, whose tasks are queued."""
-        experiment_id = self.world.run(*nodes)
+        experiment_id = self.world.run(*nodes, compute=[self.world.compute_id])
         self.reference.experiments.append(experiment_id)
         for task_id, name, gate_open in execute(_NEW_TASKS, [experiment_id]):
             self.reference.tasks[task_id] = Task(
