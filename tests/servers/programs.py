@@ -7,17 +7,20 @@ parent's death signal.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import NoReturn, Protocol, TypeVar
+from tempfile import TemporaryDirectory, gettempdir
+from typing import BinaryIO, NoReturn, Protocol, TypeVar
 
 import psutil
 import pytest
@@ -27,13 +30,47 @@ from tests.waiting import wait_until
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+# Below what Linux and macOS give to outgoing connections, above the well-known services.
+PORTS = range(12_000, 32_000)
+_taken_ports: set[int] = set()
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on now."""
+def free_port(*, pair_above: int = 0) -> int:
+    """A TCP port of the loopback interface that no other test has or gets, and nobody listens on.
+
+    Below the ports that the kernel gives to outgoing connections: one of those could take it before
+    the server does. With `pair_above`, the port that much above it is free and taken as well.
+    """
+    for _ in range(len(PORTS)):
+        port = random.randrange(PORTS.start, PORTS.stop - pair_above)
+        wanted = [port, port + pair_above] if pair_above else [port]
+        if all(map(_take_port, wanted)):
+            return port
+    raise AssertionError("the ports for tests are as good as used up")
+
+
+def _take_port(port: int) -> bool:
+    """Whether `port` is ours from now on, until this process ends."""
+    if port in _taken_ports:
+        return False
+    try:
+        fcntl.lockf(_port_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    _taken_ports.add(port)
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@cache
+def _port_locks() -> BinaryIO:
+    """A file with a byte for each port; who has locked the byte has the port."""
+    return Path(gettempdir(), f"airavata-test-ports-{os.getuid()}").open("ab")
 
 
 def listens(port: int) -> bool:

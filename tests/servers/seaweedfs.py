@@ -29,13 +29,14 @@ class SeaweedFS:
             _identity("reader", READER, ["Read:lab", "List:lab"]),
         ]}))  # fmt: skip
         self.port = free_port()
-        ports = {name: _low_port() for name in ("master", "volume", "filer")}
+        # Each listens for gRPC as well, 10,000 above its port.
+        ports = {name: free_port(pair_above=10_000) for name in ("master", "volume", "filer")}
         self.server = Server(
             [
                 *(*as_user(), daemon, "-logtostderr=true", "server", "-ip=127.0.0.1"),
                 *("-ip.bind=127.0.0.1", f"-dir={data}", "-filer=true", "-s3"),
                 *(f"-{name}.port={port}" for name, port in ports.items()),
-                *(f"-s3.port={self.port}", f"-s3.port.grpc={_low_port()}"),
+                *(f"-s3.port={self.port}", f"-s3.port.grpc={free_port()}"),
                 *(f"-s3.config={config}", "-master.telemetry=false", "-volume.max=5"),
                 *("-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=1"),
             ],
@@ -72,10 +73,3 @@ def _identity(name: str, key: tuple[str, str], actions: list[str]) -> dict[str, 
         "credentials": [{"accessKey": key[0], "secretKey": key[1]}],
         "actions": actions,
     }
-
-
-def _low_port() -> int:
-    """A free port whose gRPC port, 10,000 above it, exists."""
-    while (port := free_port()) > 55_000:
-        pass
-    return port
