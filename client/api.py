@@ -27,7 +27,7 @@ from airavata_scheduler.client.api_sites import Agents, ComputeResources, Storag
 from airavata_scheduler.client.api_work import Artifacts, Experiments, Tasks
 from airavata_scheduler.client.errors import BadInputError
 from airavata_scheduler.client.profile import Settings, TokenSource
-from airavata_scheduler.client.transport import Transport
+from airavata_scheduler.client.transport import RETRY_FOR_S, Transport
 
 
 class Client:
@@ -45,13 +45,14 @@ class Client:
         project: str | None = None,
         config_dir: str | Path | None = None,
         environ: Mapping[str, str] | None = None,
+        retry_for_s: float = RETRY_FOR_S,
         away_for_s: float | None = None,
         http: httpx.BaseTransport | None = None,
     ) -> None:
         """Settle the settings; nothing is sent yet. Raises `BadInputError` for a wrong one.
 
-        `away_for_s` is how long a request is repeated where the server never answered, a minute if
-        not given.
+        `retry_for_s` is how long a request is repeated while the server is away or busy;
+        `away_for_s` where it never answered, the same if not given, and never longer.
         """
         self.settings = Settings.resolve(
             os.environ if environ is None else environ,
@@ -63,7 +64,11 @@ class Client:
             },
         )
         self.transport = Transport(
-            self.settings.server, TokenSource(self.settings), http=http, away_for_s=away_for_s
+            self.settings.server,
+            TokenSource(self.settings),
+            http=http,
+            retry_for_s=retry_for_s,
+            away_for_s=away_for_s,
         )
         self.logins = Logins(self.transport, self.settings.profile)
         self.sessions = Sessions(self.transport)

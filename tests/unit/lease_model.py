@@ -235,6 +235,8 @@ def on_start(state: State, message: Message, rules: Rules) -> State:
             return send(state, ("cancel", lease))
         return send(state._replace(server=server._replace(started=True)), ("startok", lease))
     if may_reattach(state, lease, rules):
+        if not is_settled(state, rules):
+            return state  # no answer: an acknowledged result of another lease may be on its way
         known = server.granted if lease in server.granted else (*server.granted, lease)
         # One that the row does not know was given out before the commits were lost.
         since = server.leased_epoch if server.newest == lease else state.epoch - 1
