@@ -85,7 +85,9 @@ def beside(worker: AgentProcess, site: LiveApi, home: Path, on: Machine | None) 
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("where", ["this host", "another host"])
+@pytest.mark.parametrize(
+    "where", ["this host", pytest.param("another host", marks=pytest.mark.campaign)]
+)
 def test_a_copy_starts_nothing_again(
     where: str, site: LiveApi, worker: AgentProcess, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -13,6 +13,7 @@ from tests.agent_process import AgentProcess
 from tests.small_disk import SmallDisk, small_disk
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.campaign
 _FULL = "the disk is nearly full"
 
 
