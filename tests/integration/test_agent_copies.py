@@ -68,6 +68,8 @@ def copied_on_the_way(worker: AgentProcess, site: LiveApi, gate: Path, copy: Pat
     wait_until(worker.lines, message="the first start")
     worker.kill()
     worker.start(crash="launch.journalled")
+    # A claim of the one that was killed may still be answered, until there is another session.
+    wait_until(lambda: len(site.sessions()) == 2, message="the second session")
     (about,) = site.script(waits(worker, gate))
     assert worker.wait() == -signal.SIGKILL
     copy_to(worker.home, copy)
