@@ -149,6 +149,23 @@ def test_a_full_list_gives_back_only_what_is_old_enough() -> None:
     check_counters()
 
 
+def test_an_ended_lease_in_the_list_does_not_keep_the_present_one_of_its_task() -> None:
+    """The list names leases, not tasks: the agent never received the second one."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1, retries=1))
+    (first,) = agent.claim(1)
+    agent.fail([first])
+    available_now()
+    agent.claim(1)
+
+    opened = agent.open(leases=[(first.lease, "finalizing")])
+
+    assert opened.verdicts == ["superseded"]
+    assert counts(experiment_id) == {"queued": 1}
+    check_counters()
+
+
 def test_a_delayed_full_list_is_ignored() -> None:
     """A heartbeat that is older than the last one keeps the session alive and does nothing else."""
     world = World()
