@@ -16,15 +16,17 @@ from airavata_scheduler.models.lease_records import (
     ReleaseVerdict,
     Truth,
 )
+from airavata_scheduler.models.patience import Wanted, leaving_locked
 from airavata_scheduler.models.report_rules import is_current, is_newest
 from airavata_scheduler.models.retelling import may_be_reported
 from airavata_scheduler.models.settling import Settlement, settle
 from airavata_scheduler.models.starting import PHASES
 from airavata_scheduler.models.states import Outcome, TaskState
 from airavata_scheduler.models.sweeping import end_unreported
-from airavata_scheduler.models.task_rows import LEASED, TaskRow, lock_tasks, read_tasks
+from airavata_scheduler.models.task_rows import LEASED, TaskRow, read_tasks
 
 
+@leaving_locked
 @retried
 def release(session_id: str, leases: Sequence[LeaseName], reason: str) -> Released:
     """Give back leases whose payload has not started; no budget pays for it.
@@ -34,12 +36,14 @@ def release(session_id: str, leases: Sequence[LeaseName], reason: str) -> Releas
     """
     with transaction():
         session = live_session(session_id)
-        rows = lock_tasks(lease.task_id for lease in leases)
+        wanted = Wanted(lease.task_id for lease in leases)
         verdicts: list[ReleaseVerdict] = []
         given_back: dict[str, TaskRow] = {}
         for lease in leases:
-            row = rows.get(lease.task_id)
+            row = wanted.rows.get(lease.task_id)
             verdict = _release_verdict(row, lease, session.agent_id)
+            if wanted.leaves(lease.task_id):
+                verdict = "later"
             verdicts.append(verdict)
             if row is not None and verdict == "released" and row.lease_id is not None:
                 given_back[row.id] = row
@@ -79,6 +83,7 @@ def _given_back(row: TaskRow, reason: str) -> Settlement:
     return Settlement(row=row, state=TaskState.QUEUED, reason=reason[:2000])
 
 
+@leaving_locked
 @retried
 def reconcile_session(
     session_id: str,
@@ -101,9 +106,15 @@ def reconcile_session(
     with transaction():
         session = live_session(session_id)
         absent = _absent(session, phases, set(unresolved_claims), int(absent_for_s * 1000))
-        rows = lock_tasks({lease.task_id for lease in [*phases, *absent]})
-        holding = Holding(session, rows)
-        verdicts = {lease: _listed(holding, lease, phases[lease]) for lease in latest_first(phases)}
+        wanted = Wanted(lease.task_id for lease in [*phases, *absent])
+        holding = Holding(session, wanted.rows)
+        verdicts: dict[LeaseName, HoldVerdict] = {
+            # What somebody else has locked for long is as it was: the next list may know more.
+            lease: "keep"
+            if wanted.leaves(lease.task_id)
+            else _listed(holding, lease, phases[lease])
+            for lease in latest_first(phases)
+        }
         missing = [
             row
             for lease in absent

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from airavata_scheduler.models import leases, sessions, starting
+from airavata_scheduler.models import leases, patience, sessions
 from airavata_scheduler.models.database import change, connected, dialect, execute, now_ms
 from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from airavata_scheduler.models.ids import new_id
@@ -71,13 +71,13 @@ def test_a_request_of_a_session_that_is_superseded_meanwhile_takes_no_lease_alon
 
     def lock_late(task_ids: Iterable[str]) -> dict[str, TaskRow]:
         # The second session locks its tasks the same way, and must not begin a third.
-        monkeypatch.setattr(starting, "lock_tasks", lock_tasks)
+        monkeypatch.setattr(patience, "lock_tasks", lock_tasks)
         other = Thread(target=supersede)
         other.start()
         other.join()
         return lock_tasks(task_ids)
 
-    monkeypatch.setattr(starting, "lock_tasks", lock_late)
+    monkeypatch.setattr(patience, "lock_tasks", lock_late)
     with pytest.raises(Conflict) as caught:
         if request_of == "start":
             leases.start(old, [lease])
