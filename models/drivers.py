@@ -207,8 +207,12 @@ class _Bounded:
             cursor.execute(_PG_BOUNDS, {name: f"{s * 1000:.0f}" for name, s in ours.items()})
 
 
-class PostgreSQL(  # type: ignore[misc]
-    _Guarded, pool._PooledPostgresqlDatabase, _Counting, _Bounded, peewee.PostgresqlDatabase
+class PostgreSQL(
+    _Guarded,
+    pool._PooledPostgresqlDatabase,  # type: ignore[misc]
+    _Counting,
+    _Bounded,
+    peewee.PostgresqlDatabase,
 ):
     """PostgreSQL 14 or later by psycopg2."""
 

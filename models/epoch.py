@@ -29,6 +29,7 @@ import peewee
 
 from airavata_scheduler.models import deployment
 from airavata_scheduler.models.database import (
+    ConnectionLost,
     database,
     dialect,
     execute,
@@ -238,8 +239,13 @@ def _incarnation() -> str:
 
 def _postgresql_identity() -> str:
     # The timeline of the WAL that is written now: the control file shows a promotion only later.
-    rows = execute("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
+    rows = execute(
+        "SELECT CASE WHEN NOT pg_is_in_recovery() "
+        "THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
+    )
     timeline = rows[0][0]
+    if timeline is None:  # a standby that has not taken over yet: what it says may be old
+        raise ConnectionLost
     try:
         with transaction():  # a savepoint where one is open: a refusal must not spoil it
             system = execute("SELECT system_identifier FROM pg_control_system()")[0][0]

@@ -5,6 +5,7 @@ Whoever asks meanwhile is told in time to come again.
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -23,8 +24,10 @@ from airavata_scheduler.models import database as db
 from airavata_scheduler.models import drivers, migrations
 from airavata_scheduler.models.database_url import read_database_url
 from tests.api import Answered, Api, Caller, configuration
+from tests.servers.full_disk import FullDisk
 from tests.servers.mariadb import MariaDB
 from tests.servers.postgresql import PostgreSQL
+from tests.servers.programs import server_folder
 from tests.servers.spicedb import SpiceDBTesting
 from tests.waiting import wait_until
 from tests.wire_agent import Wire, completed
@@ -168,6 +171,20 @@ def test_a_server_that_takes_no_writes(site: Site) -> None:
     site.all_is_well()
 
 
+@contextmanager
+def few_connections(server: Server) -> Iterator[None]:
+    """The server allows no more than ten or so."""
+    if isinstance(server, PostgreSQL):
+        server.run(f"ALTER ROLE {ROLE} CONNECTION LIMIT 10")
+        yield
+        return
+    server.run("SET GLOBAL max_connections = 10")
+    try:
+        yield
+    finally:
+        server.run("SET GLOBAL max_connections = 120")
+
+
 def take_every_connection(server: Server, stack: ExitStack) -> None:
     """Others use up all that the server allows, until the stack is left."""
     while True:
@@ -190,7 +207,7 @@ def connect_as_role(server: Server) -> Any:
 def test_a_storm_of_connections(site: Site) -> None:
     """Who has a connection goes on with it; who needs a new one is refused, at once."""
     first, second, third = site.leases
-    with ExitStack() as stack:
+    with few_connections(site.server), ExitStack() as stack:
         take_every_connection(site.server, stack)
         assert site.told(first) == {first: "accepted"}
         db.disconnect()
@@ -312,3 +329,38 @@ def test_a_statement_that_takes_too_long(site: Site) -> None:
             site.server.run("SET GLOBAL max_statement_time = 0")
     db.database.obj.close_idle()
     site.all_is_well()
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("kind", [PostgreSQL, MariaDB])
+def test_a_full_disk(
+    kind: type[Server],
+    tmp_path: Path,
+    spicedb_testing_server: SpiceDBTesting,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What needs room is refused, also again and again; when there is room it is taken in.
+
+    MariaDB may end itself on the way, and its supervisor starts it again.
+    """
+    with server_folder("full-disk") as folder:
+        disk, server = FullDisk(folder), kind(folder / "server")
+        with monkeypatch.context() as patch:
+            for name, value in disk.environment.items():
+                patch.setenv(name, value)
+            server.start()
+        try:
+            with on(server, tmp_path, spicedb_testing_server) as site:
+                large = {"noise": secrets.token_urlsafe(45_000)}
+                reports = [completed(lease, result=large) for lease in site.leases]
+                with disk.filled():
+                    for _ in range(3):
+                        refuses(
+                            site.wire.call("POST", "/reports", {"items": reports, "claim": None})
+                        )
+                if isinstance(server, MariaDB):  # it ends itself where a roll-back finds no room
+                    server.stop()
+                    server.start()
+                assert {line["verdict"] for line in site.wire.report(*reports)} == {"accepted"}
+        finally:
+            server.stop()

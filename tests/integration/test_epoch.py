@@ -152,7 +152,10 @@ def test_the_server_is_known_by_its_own_identity(fresh_database: str) -> None:
 
 
 def test_a_promoted_standby_is_another_epoch() -> None:
-    """A restart keeps the epoch; a failover (a new timeline) changes it at once."""
+    """A restart keeps the epoch; a failover (a new timeline) changes it at once.
+
+    A standby that has not taken over yet is refused: nobody is judged by what it says.
+    """
     with server_folder("failover") as folder, running(PostgreSQL(folder)) as server:
         db.connect(server.url())
         migrations.upgrade()
@@ -164,6 +167,9 @@ def test_a_promoted_standby_is_another_epoch() -> None:
         server.stop()
         (server.data / "standby.signal").touch()
         server.start()
+        db.connect(server.url())
+        with pytest.raises(db.ConnectionLost):
+            epoch.current()
         server.run("SELECT pg_promote()")
         wait_until(lambda: in_charge(server), message="the promotion")
         db.connect(server.url())
@@ -246,11 +252,10 @@ def test_a_copy_of_a_server_is_another_one(
     db.connect(mariadb_url)
     migrations.upgrade()
     mine = epoch._incarnation()
-    real = epoch.execute
     monkeypatch.setattr(
         epoch,
         "execute",
-        lambda *asked: [(k, "4711" if k == "server_id" else v) for k, v in real(*asked)],
+        lambda *asked: [(k, "4711" if k == "server_id" else v) for k, v in db.execute(*asked)],
     )
 
     assert epoch._incarnation() != mine
