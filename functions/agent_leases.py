@@ -171,7 +171,8 @@ def _pause_s() -> float:
 def start(body: LeasesBody) -> dict[str, Any]:
     """The gate: a payload may run only after its `ok`, which brings the addresses of its inputs.
 
-    A lease without an item has no answer yet (its storage is away, say): its agent asks again.
+    A lease without an item has no answer yet (its storage is away, or its task locked by somebody
+    for long): its agent asks again.
     """
     session_id = agent_identity.session_id()
     named = _named(body.leases)
@@ -185,6 +186,8 @@ def start(body: LeasesBody) -> dict[str, Any]:
     items = []
     for text in body.leases:
         verdict = verdicts.get(text, "gone")
+        if verdict == "later":
+            continue
         item: dict[str, Any] = {"lease": text, "verdict": verdict}
         if verdict == "ok":
             listed = inputs.get(named[text])
@@ -205,8 +208,8 @@ def release(body: ReleaseBody) -> dict[str, Any]:
     verdicts: dict[str, str] = dict(zip(named, released.verdicts, strict=True))
     agent_identity.note("released", began, verdicts=verdicts)
     announce(released.wakeups)
-    items = [{"lease": text, "verdict": verdicts.get(text, "gone")} for text in body.leases]
-    return {"items": items}
+    told = {text: verdicts.get(text, "gone") for text in body.leases}
+    return {"items": [{"lease": t, "verdict": v} for t, v in told.items() if v != "later"]}
 
 
 @api.get("/leases/<lease>")
