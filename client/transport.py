@@ -15,7 +15,9 @@ from typing import Any
 
 import httpx
 
+from airavata_scheduler.client import errors
 from airavata_scheduler.client.errors import ClientError, UnreachableError, from_problem
+from airavata_scheduler.client.json_body import encoded
 from airavata_scheduler.client.profile import TokenSource
 
 API = "/api/v1"
@@ -174,6 +176,9 @@ class Transport:
         The body is the caller's to read.
         """
         all_headers = dict(headers or {})
+        if "json" in options:
+            options["content"] = encoded(options.pop("json"))
+            all_headers["Content-Type"] = "application/json"
         if method == "POST":
             all_headers.setdefault("Idempotency-Key", str(uuid.uuid4()))
         options["params"] = {
@@ -245,6 +250,11 @@ class Transport:
             return self._client.send(request, stream=True)
         except httpx.TransportError as error:
             return error
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise errors.BadInputError(
+                f"A name in the request cannot be sent: {_first_line(error)}.",
+                hint="Correct the name.",
+            ) from error
 
     def _token(self) -> str | None:
         return None if self._tokens is None else self._tokens.current(self._refresh)
