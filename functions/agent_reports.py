@@ -16,7 +16,6 @@ from airavata_scheduler.functions import agent_identity, forgotten_uploads
 from airavata_scheduler.functions.agent_bodies import lenient_document
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
 from airavata_scheduler.functions.agent_leases import ClaimBody, claim_answer
-from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.models import epoch, history, leases
 from airavata_scheduler.models.errors import AiravataError
 from airavata_scheduler.models.lease_records import (
@@ -95,7 +94,6 @@ class ReportsBody(AgentBody):
 
 
 @api.post("/reports")
-@sheds("always")
 def reports() -> dict[str, Any]:
     """Take results in; what is answered `accepted` or `duplicate` is stored for good.
 
