@@ -15,7 +15,13 @@ from airavata_scheduler.agent.faults import Refused, Unreachable
 from airavata_scheduler.agent.lease_book import FINISHING, Held
 from airavata_scheduler.agent.log_shipping import final_logs, log_file, needs_shipping
 from airavata_scheduler.agent.loop import Loop
-from airavata_scheduler.agent.outputs import OutputFile, OutputProblem, find_outputs, open_output
+from airavata_scheduler.agent.outputs import (
+    OutputFile,
+    OutputProblem,
+    OutputRefused,
+    find_outputs,
+    open_output,
+)
 from airavata_scheduler.agent.processes import uptime_s
 from airavata_scheduler.agent.python_function import RESULT_FILE
 
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 RESULT_OUTPUT = "__result__"
 _UPLOAD_PATIENCE_S = 86400.0
+# What a retry does not mend: too large, or a name or content that the server does not take.
+_NOT_TAKEN = (413, 422)
 _FULL_BYTES = 16 << 20
 
 
@@ -151,8 +159,10 @@ class SlowFinishLoop(Loop):
             item["logs"] = _logs_or_nothing(runtime, held)
             if item["outcome"] == "completed":
                 self._publish(held, item)
-        except (OutputProblem, OSError) as problem:
-            _turn_into_failure(item, "user", "output_missing", str(problem))
+        except OutputProblem as problem:
+            _turn_into_failure(item, "user", problem.code, str(problem))
+        except OSError as problem:
+            _turn_into_failure(item, "user", OutputProblem.code, str(problem))
         except (Refused, Unreachable) as problem:
             runtime.log.error(f"upload failed: {problem}", lease=held.lease)
             _turn_into_failure(
@@ -178,6 +188,22 @@ class SlowFinishLoop(Loop):
             item["result"] = {"encoding": entry["result_file"], "artifact": artifact["path"]}
 
     def _upload(self, held: Held, work: Path, file: OutputFile) -> Json:
+        try:
+            self._put(held, work, file)
+        except Refused as refusal:
+            if refusal.status not in _NOT_TAKEN:
+                raise
+            raise OutputRefused(
+                f"The output {file.output} ({file.path}, {file.size} bytes) is not taken: {refusal}"
+            ) from refusal
+        return {
+            "output": file.output,
+            "path": file.path,
+            "size": file.size,
+            "sha256": file.sha256.hex(),
+        }
+
+    def _put(self, held: Held, work: Path, file: OutputFile) -> None:
         query = urlencode({"output": file.output, "path": file.path})
         self.runtime.api.call(
             "PUT",
@@ -190,12 +216,6 @@ class SlowFinishLoop(Loop):
             timeout_s=300.0,
             patience_s=_UPLOAD_PATIENCE_S,
         )
-        return {
-            "output": file.output,
-            "path": file.path,
-            "size": file.size,
-            "sha256": file.sha256.hex(),
-        }
 
 
 def _report(runtime: Runtime, held: Held, item: Json) -> None:

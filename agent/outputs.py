@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 MOST_FILES = 100_000
+MOST_LOOKED_AT = 1_000_000  # names that one glob may look at: some seconds, some 100 MB
 MOST_DEEP = 100  # folders below each other; each one on the way is held open
 _SPARSE_BYTES = 1 << 30
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -24,6 +25,14 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 class OutputProblem(Exception):
     """A declared output is missing or must not be read; the text names it."""
+
+    code = "output_missing"
+
+
+class OutputRefused(OutputProblem):
+    """The server does not take an output, and will not take it the next time either."""
+
+    code = "output_refused"
 
 
 @dataclass(frozen=True)
@@ -44,14 +53,17 @@ def find_outputs(work: Path, patterns: dict[str, str]) -> list[OutputFile]:
     root = os.open(work, _FOLDER)
     try:
         for output, pattern in patterns.items():
-            paths = _matches(root, pattern)
+            paths = _matches(root, output, pattern)
             if not paths:
                 raise OutputProblem(
                     f"The declared output {output} ({pattern}) is missing; {_there(root)}."
                 )
+            if len(found) + len(paths) > MOST_FILES:
+                raise OutputProblem(
+                    f"The outputs are more than {MOST_FILES} files, with those of {output} "
+                    f"({pattern}); pack them into one file."
+                )
             found += [_measure(root, output, path) for path in sorted(paths)]
-            if len(found) > MOST_FILES:
-                raise OutputProblem(f"The outputs are more than {MOST_FILES} files; pack them.")
     finally:
         os.close(root)
     return found
@@ -107,7 +119,7 @@ def _parts(path: str) -> list[str]:
     return parts
 
 
-def _matches(root: int, pattern: str) -> list[str]:
+def _matches(root: int, output: str, pattern: str) -> list[str]:
     parts = _parts(pattern)
     if not any(mark in pattern for mark in "*?["):
         try:
@@ -117,35 +129,66 @@ def _matches(root: int, pattern: str) -> list[str]:
                 return []
             raise
         return ["/".join(parts)]
-    return list(dict.fromkeys(_walk(root, "", parts)))[: MOST_FILES + 1]
+    return _Walk(output, pattern).matches(root, parts)
 
 
-def _walk(folder: int, prefix: str, parts: list[str]) -> Iterator[str]:
-    """Paths that match; links are not entered and not matched."""
-    head, rest = parts[0], parts[1:]
-    if head == "**" and not rest:
-        rest = ["*"]
-    if head == "**":
-        yield from _walk(folder, prefix, rest)
-    with os.scandir(folder) as entries:
-        names = sorted(
-            (entry.name, entry.is_dir(follow_symlinks=False), entry.is_symlink())
-            for entry in entries
-        )
-    for name, is_folder, is_link in names:
-        hidden = name.startswith(".") and not head.startswith(".")
-        if is_link or hidden or not (head == "**" or fnmatch.fnmatchcase(name, head)):
-            continue
-        if is_folder and (rest or head == "**"):
-            if prefix.count("/") >= MOST_DEEP:
-                raise OutputProblem(f"The work directory is deeper than {MOST_DEEP} folders.")
-            deeper = os.open(name, _FOLDER, dir_fd=folder)
-            try:
-                yield from _walk(deeper, f"{prefix}{name}/", parts if head == "**" else rest)
-            finally:
-                os.close(deeper)
-        elif not is_folder and not rest and head != "**":
-            yield prefix + name
+class _Walk:
+    """One glob's way through a work directory; a payload cannot make it endless."""
+
+    def __init__(self, output: str, pattern: str) -> None:
+        self._name = f"The declared output {output} ({pattern})"
+        self._looked_at = 0
+
+    def matches(self, root: int, parts: list[str]) -> list[str]:
+        """Paths that match, each once, as many as may be and one more."""
+        found: dict[str, None] = {}
+        for path in self._below(root, "", parts):
+            found[path] = None
+            if len(found) > MOST_FILES:
+                break
+        return list(found)
+
+    def _below(self, folder: int, prefix: str, parts: list[str]) -> Iterator[str]:
+        """Paths that match; links are not entered and not matched."""
+        head, rest = parts[0], parts[1:]
+        if head == "**" and not rest:
+            rest = ["*"]
+        if head == "**":
+            yield from self._below(folder, prefix, rest)
+        for name, is_folder in self._named(folder, head):
+            if is_folder and (rest or head == "**"):
+                if prefix.count("/") >= MOST_DEEP:
+                    raise OutputProblem(f"The work directory is deeper than {MOST_DEEP} folders.")
+                deeper = os.open(name, _FOLDER, dir_fd=folder)
+                try:
+                    below = parts if head == "**" else rest
+                    yield from self._below(deeper, f"{prefix}{name}/", below)
+                finally:
+                    os.close(deeper)
+            elif not is_folder and not rest and head != "**":
+                yield prefix + name
+
+    def _named(self, folder: int, head: str) -> list[tuple[str, bool]]:
+        """The entries that `head` matches, and whether each is a folder."""
+        found = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                self._look()
+                name = entry.name
+                hidden = name.startswith(".") and not head.startswith(".")
+                if hidden or entry.is_symlink():
+                    continue
+                if head == "**" or fnmatch.fnmatchcase(name, head):
+                    found.append((name, entry.is_dir(follow_symlinks=False)))
+        return sorted(found)
+
+    def _look(self) -> None:
+        self._looked_at += 1
+        if self._looked_at > MOST_LOOKED_AT:
+            raise OutputProblem(
+                f"{self._name} looks at more than {MOST_LOOKED_AT} files and folders; "
+                f"write the outputs into a folder of their own and name it."
+            )
 
 
 def _measure(root: int, output: str, path: str) -> OutputFile:

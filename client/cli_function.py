@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from airavata_scheduler.client.command_line import (
 from airavata_scheduler.client.errors import BadInputError
 from airavata_scheduler.client.experiment_sources import read_source
 from airavata_scheduler.client.function_calls import collect, print_call, wait_for
+from airavata_scheduler.client.json_body import decoded
 from airavata_scheduler.client.output import column
 from airavata_scheduler.client.python_file import read_python_function, typed_arguments
 from airavata_scheduler.client.records import Function
@@ -234,7 +234,7 @@ def _json_lines(file: Path, stream: Any) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = decoded(line)
         except ValueError as error:
             raise BadInputError(f"{file}, line {number}: {error}.") from error
         if not isinstance(row, dict):

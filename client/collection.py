@@ -20,7 +20,9 @@ NAMES_COMPARED = 1000
 
 def path_of(*parts: str) -> str:
     """A path from its parts: the first as it is, the others escaped whole."""
-    return "/".join([parts[0], *(quote(part, safe="") for part in parts[1:])])
+    return "/".join(
+        [parts[0], *(quote(part, safe="", errors="surrogatepass") for part in parts[1:])]
+    )
 
 
 class Collection(Generic[R]):
@@ -86,7 +88,8 @@ class Collection(Generic[R]):
         """`error`, with the three nearest names as its hint where the server gave none."""
         if error.hint:
             return error
-        message = error.message if name in error.message else f"There is no {self.noun} “{name}”."
+        shown = name if len(name) <= 80 else f"{name[:80]}…"
+        message = error.message if name in error.message else f"There is no {self.noun} “{shown}”."
         return NotFoundError(
             message,
             reason=error.reason,

@@ -45,6 +45,7 @@ class Session:
             project=self.flags.get("project"),
             config_dir=self.flags.get("config_dir"),
             away_for_s=AWAY_FOR_S,
+            on_wait=lambda error: self.output.note(f"{error.message} Trying again …"),
         )
 
     @cached_property
@@ -223,6 +224,8 @@ def seconds(text: str) -> float:
     import re  # noqa: PLC0415 - only where a duration is given
 
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    if len(text) > 30:  # thirty digits are longer than the world stands; more would be infinite
+        raise click.BadParameter(f"“{text[:30]}…” is not a duration; write 30s, 10m or 1h30m.")
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return float(text)
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)

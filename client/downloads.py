@@ -150,7 +150,7 @@ class Download:
 
     def _from_archive(self, folder: Path, missing: dict[str, Artifact]) -> list[str]:
         """Extract what is missing from the server's tar.gz as it streams; the names that came."""
-        came: list[str] = []
+        came: dict[str, None] = {}
         query = {"node": self._selection.node, "path": self._selection.server_glob}
         # A broken stream is no loss: what is still missing is fetched file by file.
         with (
@@ -158,13 +158,13 @@ class Download:
             self._experiments.archive(self._experiment, **query) as response,
             tarfile.open(fileobj=_Reader(response), mode="r|gz") as archive,
         ):
-            for member in archive:
+            for member in members(archive):
                 artifact = missing.get(member.name)
-                if artifact is None:
+                if artifact is None or member.name in came:
                     continue
                 write_member(archive, member, artifact, folder, self._count)
-                came.append(member.name)
-        return came
+                came[member.name] = None
+        return list(came)
 
     def _one(self, folder: Path, name: str, artifact: Artifact) -> None:
         """Fetch one file; a connection that breaks goes on where it broke."""
@@ -195,6 +195,16 @@ class Download:
     def _count(self, count: int) -> None:
         self._bytes += count
         self._advance(count)
+
+
+def members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a streamed archive, each forgotten when the next one comes.
+
+    `tarfile` itself keeps them all: an archive of a million empty ones would fill the memory.
+    """
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]  # its list, which typeshed leaves out
+        yield member
 
 
 class _Reader(io.RawIOBase):
@@ -228,7 +238,7 @@ def checked_members(path: Path, wanted: dict[str, Artifact]) -> Iterator[str]:
         contextlib.suppress(tarfile.TarError, EOFError, zlib.error, OSError),
         tarfile.open(path, mode="r|gz") as archive,
     ):
-        for member in archive:
+        for member in members(archive):
             artifact = wanted.get(member.name)
             stream = archive.extractfile(member) if artifact and member.isreg() else None
             if artifact is None or stream is None or member.size != artifact.size:
@@ -249,7 +259,7 @@ def unpack_members(path: Path, wanted: dict[str, Artifact], folder: Path) -> Non
         contextlib.suppress(tarfile.TarError, EOFError, zlib.error),
         tarfile.open(path, mode="r|gz") as archive,
     ):
-        for member in archive:
+        for member in members(archive):
             artifact = wanted.get(member.name)
             if artifact is not None:
                 write_member(archive, member, artifact, folder, lambda _: None)

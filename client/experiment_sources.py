@@ -19,9 +19,11 @@ import yaml
 
 from airavata_scheduler.client.collection import without_none
 from airavata_scheduler.client.errors import BadInputError
+from airavata_scheduler.client.json_body import decoded
 
 DOCUMENT_LIMIT_BYTES = 4 * 1024 * 1024
 TABLES_LIMIT_BYTES = 4 * 1024 * 1024
+MOST_LEVELS = 64  # as the server's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +62,20 @@ class ExperimentSource:
         Raises `BadInputError` where it is none.
         """
         try:
-            found = json.loads(self.text) if self.format == "json" else _plain_yaml(self.text)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise BadInputError(f"{self.path} cannot be read: {error}.") from error
+            found = decoded(self.text) if self.format == "json" else _plain_yaml(self.text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise BadInputError(
+                f"{self.path} cannot be read: {error}.", hint="Correct the file at that place."
+            ) from error
+        except RecursionError as error:
+            raise BadInputError(
+                f"{self.path} is nested too deep to be read.", hint="Nest it less."
+            ) from error
         if not isinstance(found, dict):
-            raise BadInputError(f"{self.path} holds no mapping at its top.")
+            raise BadInputError(
+                f"{self.path} holds no mapping at its top.",
+                hint="Write keys such as command: and parameters: at the margin.",
+            )
         return found
 
     def body(
@@ -159,9 +170,15 @@ for _tag, _pattern, _first in (
 
 
 def _plain_yaml(text: str) -> Any:
-    """The document as plain data; aliases are refused, as by the server."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-        raise ValueError("aliases (*name) are not allowed")
+    """The document as plain data; aliases and deep nesting are refused, as by the server."""
+    depth = 0
+    for event in yaml.parse(text):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("aliases (*name) are not allowed")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_LEVELS:  # deeper, the parser's time grows with the square of the depth
+            raise ValueError(f"it is nested more than {MOST_LEVELS} levels deep")
     return yaml.load(text, _Yaml12Loader)  # noqa: S506 - a SafeLoader
 
 
@@ -199,15 +216,15 @@ def _beneath(document: Path, name: str, key: str) -> Path:
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts or "\0" in name or name.startswith("~"):
         raise BadInputError(
-            f"{key}: “{name}” leaves the folder of {document.name}.",
+            f"{key}: “{_short(name)}” leaves the folder of {document.name}.",
             reason="Only files beside or below the document are sent.",
             hint="Copy the file there, or stage it from a storage resource.",
         )
     path = document.parent / parts
-    if not path.is_file():
+    if not _is_file(path):
         raise BadInputError(
-            f"{key}: “{name}” is not a file beside {document.name}.",
-            reason=f"Looked for {path}.",
+            f"{key}: “{_short(name)}” is not a file beside {document.name}.",
+            reason=f"Looked for {_short(str(path))}.",
             hint="Correct the path, or remove the entry.",
         )
     if not path.resolve().is_relative_to(document.parent.resolve()):
@@ -216,6 +233,18 @@ def _beneath(document: Path, name: str, key: str) -> Path:
             hint="Copy the file itself there.",
         )
     return path
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:100]}…{text[-90:]}"
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long; half of a surrogate pair
+        return False
 
 
 def _local_file(path: Path) -> LocalFile:

@@ -20,7 +20,10 @@ from typing import Any, TextIO
 from airavata_scheduler.client.errors import ClientError
 
 # Text from files, logs and other users may hold escape sequences that would drive the terminal.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# What drives a terminal, turns the direction of a text or breaks its line; halves of pairs.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _COLOURS = {
     "COMPLETED": "32",
     "active": "32",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ast
 import difflib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from airavata_scheduler.client.errors import BadInputError
+from airavata_scheduler.client.json_body import decoded
 
 SOURCE_LIMIT_BYTES = 1024 * 1024
 _TYPES = {"int": "int", "float": "float", "bool": "bool", "str": "string"}
@@ -183,7 +183,7 @@ def typed_arguments(
             values[name] = text
             continue
         try:
-            values[name] = json.loads(text)
+            values[name] = decoded(text)
         except ValueError:
             values[name] = text
     return values

@@ -14,7 +14,11 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from airavata_scheduler.backends import stores
 from airavata_scheduler.backends.storage import CHUNK_BYTES
 from airavata_scheduler.functions import access, downloads, principals, tokens
-from airavata_scheduler.functions.bodies import UnsupportedMediaType
+from airavata_scheduler.functions.bodies import (
+    UNREADABLE,
+    UnsupportedMediaType,
+    incomplete_body,
+)
 from airavata_scheduler.functions.selected import dict_row
 from airavata_scheduler.functions.shapes import Answer, Path
 from airavata_scheduler.models.database import now_ms, transaction
@@ -120,6 +124,8 @@ def uploaded(limit: int) -> Iterator[bytes]:
             piece = request.stream.read(CHUNK_BYTES)
         except RequestEntityTooLarge:
             raise _too_large(limit) from None
+        except UNREADABLE:
+            raise incomplete_body() from None
         if not piece:
             return
         arrived += len(piece)

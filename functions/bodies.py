@@ -12,6 +12,7 @@ import zlib
 from typing import Any, NoReturn
 
 from flask import Request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from airavata_scheduler.models.errors import AiravataError, BadInput, TooLarge
@@ -29,6 +30,10 @@ _LEAVE_OUT = "Leave the character out."
 _PACK_AGAIN = "Pack it once, whole, or leave Content-Encoding out."
 
 
+# What reading a body raises: gunicorn's faults of chunks, and a connection that breaks.
+UNREADABLE = (OSError, ParseException)
+
+
 class BadJson(AiravataError):
     """The request's body is not valid JSON."""
 
@@ -41,6 +46,21 @@ class UnsupportedMediaType(AiravataError):
 
     status = 415
     code = "unsupported_media_type"
+
+
+class IncompleteBody(AiravataError):
+    """The request's body did not arrive whole."""
+
+    status = 400
+    code = "body_incomplete"
+
+
+def incomplete_body() -> IncompleteBody:
+    """The error for a body that ends before its length, or whose chunks cannot be read."""
+    return IncompleteBody(
+        "The body ended before its Content-Length, or its chunks are malformed; nothing was done.",
+        hint="Send it again, whole.",
+    )
 
 
 def parse_json(data: bytes) -> Any:
@@ -183,6 +203,19 @@ class StrictRequest(Request):
     """A request whose JSON body is an object, checked by `parse_json`."""
 
     _document: dict[str, Any] | None = None
+
+    def get_data(self, *args: Any, **kwargs: Any) -> Any:
+        """As Flask's, and never a part: half a document may be a document.
+
+        Raises IncompleteBody; werkzeug itself trusts that the server's stream ends where it should.
+        """
+        try:
+            data = super().get_data(*args, **kwargs)
+        except UNREADABLE:
+            raise incomplete_body() from None
+        if self.content_length is not None and len(data) < self.content_length:
+            raise incomplete_body()
+        return data
 
     def body_bytes(self) -> bytes:
         """The body, unpacked if it came with `Content-Encoding: gzip`.

@@ -158,6 +158,19 @@ def test_a_person_waits_less_for_a_server_that_is_not_there() -> None:
     assert busy.transport(away_for_s=4).get("/health") == {"fine": True}
 
 
+def test_a_person_is_told_of_a_long_wait() -> None:
+    """Once, and what for; a moment's wait is nobody's business."""
+    told: list[str] = []
+    away = problem(503, {"Retry-After": "2"}, detail="OpenBao cannot be reached.")
+    short, long = Twin([away, ok()]), Twin([away, away, away, away, ok()])
+
+    for twin in (short, long):
+        twin.transport(on_wait=lambda error: told.append(error.message)).get("/health")
+
+    assert told == ["OpenBao cannot be reached."]
+    assert len(long.slept) == 4
+
+
 def test_busy_for_too_long_is_an_error_of_its_own() -> None:
     """A Retry-After beyond our patience is not waited for."""
     twin = Twin([problem(503, {"Retry-After": "3600"}, detail="Later.")])
