@@ -96,10 +96,10 @@ def settlement_of(row: TaskRow, report: Report, retries: int, lost_on: int) -> S
     `retries` is the user's budget; `lost_on` counts the distinct agents that lost the task, this
     one included.
     """
+    if row.cancel_requested_at is not None:  # whoever cancelled was told so before this came
+        return Settlement(row=row, state=TaskState.CANCELLED, reason="cancelled by a user")
     if report.outcome == "completed":
         return Settlement(row=row, state=TaskState.COMPLETED)
-    if row.cancel_requested_at is not None:
-        return Settlement(row=row, state=TaskState.CANCELLED, reason="cancelled by a user")
     said = _said(report)
     if report.outcome == "refused":
         return _refused(row, said)

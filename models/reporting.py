@@ -7,7 +7,7 @@ the attempt, its short logs, its published artifacts and what follows for other 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from airavata_scheduler.models import attempts, events, stats
@@ -32,7 +32,8 @@ from airavata_scheduler.models.report_rules import (
     settlement_of,
 )
 from airavata_scheduler.models.rows import insert_rows
-from airavata_scheduler.models.settling import settle
+from airavata_scheduler.models.settling import Settlement, settle
+from airavata_scheduler.models.states import TaskState
 from airavata_scheduler.models.task_rows import TaskRow, read_tasks
 from airavata_scheduler.models.wakeups import Wakeups
 
@@ -113,8 +114,8 @@ class _Batch:
         """Judge and write the batch."""
         verdicts = [self._verdict(item) for item in self.reports]
         self._store_attempts()
-        self._publish()
         settlements = self._settlements()
+        self._publish(settlements)
         wakeups = settle(settlements, self.session.now)
         events.add_many(self.disputes)
         return Reported(verdicts=verdicts, wakeups=wakeups)
@@ -172,12 +173,13 @@ class _Batch:
             return True
         return may_reattach(row, item.lease, self.session)
 
-    def _settlements(self) -> list[Any]:
+    def _settlements(self) -> list[Settlement]:
         lost_before = attempts.agents_that_lost(
             row.id
             for row, item in self.accepted.values()
             if item.outcome in ("lost", "cancelled", "failed") and row.infra_failures
         )
+        cancelled = _cancelled(row.experiment_id for row, _ in self.accepted.values())
         settlements = []
         for row, item in self.accepted.values():
             lost_on = len(lost_before.get(row.id, set()) | {self.session.agent_id})
@@ -188,6 +190,8 @@ class _Batch:
                 agent_id=self.session.agent_id,
                 session_id=self.session.id,
                 started_at=attempts.began_at(row, item, self.session.now),
+                # That of the experiment may not have been written to its tasks yet.
+                cancel_requested_at=row.cancel_requested_at or cancelled.get(row.experiment_id),
             )
             retries = self.facts[row.node_id].retries
             settlements.append(settlement_of(held, item, retries, lost_on))
@@ -212,12 +216,13 @@ class _Batch:
             on_conflict="nothing",  # a stream that was sent live is in the storage already
         )
 
-    def _publish(self) -> None:
-        """Publish the artifacts of attempts that succeeded; those of others stay staged."""
+    def _publish(self, settlements: list[Settlement]) -> None:
+        """Publish the artifacts of tasks that this completes; those of others stay staged."""
+        completed = {s.row.lease_id for s in settlements if s.state is TaskState.COMPLETED}
         ids = [
             self.staged[_named(item, a)][0]
-            for _, item in self.accepted.values()
-            if item.outcome == "completed"
+            for lease_id, (_, item) in self.accepted.items()
+            if lease_id in completed
             for a in item.artifacts
         ]
         if ids:
@@ -226,6 +231,19 @@ class _Batch:
                 f"WHERE id IN ({marks(ids)})",
                 [self.session.now, *ids],
             )
+
+
+def _cancelled(experiment_ids: Iterable[str]) -> dict[str, int]:
+    """Those of the experiments that a user has cancelled, and when (ms)."""
+    wanted = sorted(set(experiment_ids))
+    if not wanted:
+        return {}
+    rows = execute(
+        "SELECT id, cancel_requested_at FROM experiments "
+        f"WHERE id IN ({marks(wanted)}) AND cancel_requested_at IS NOT NULL",
+        wanted,
+    )
+    return dict(rows)
 
 
 _Staged = dict[tuple[str, str, str], tuple[str, int, str]]

@@ -240,10 +240,10 @@ class Reference(Rules):
         return "accepted"
 
     def _settle(self, task: Task, report: Report) -> None:
-        if report.outcome == "completed":
-            task.state = T.COMPLETED
-        elif task.cancelled:
+        if task.cancelled or task.experiment in self.cancelled:
             task.state = T.CANCELLED
+        elif report.outcome == "completed":
+            task.state = T.COMPLETED
         elif report.outcome == "refused":
             task.refusals += 1
             self._again(task, 5000, budget_left=task.refusals < REFUSALS)

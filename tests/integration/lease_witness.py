@@ -82,13 +82,14 @@ class Witness:
                 self.see_result(lease, now[lease.task_id])
         for task_id in self.cancelled:
             state = now[task_id].state
-            assert state.is_leased or state in (TaskState.CANCELLED, TaskState.COMPLETED), (
+            assert state.is_leased or state is TaskState.CANCELLED, (
                 f"I6: {task_id} was cancelled and is {state.name}"
             )
 
     def see_result(self, lease: LeaseName, row: Row) -> None:
-        """I3: a success that was acknowledged is the task's result."""
-        wanted = Row(TaskState.COMPLETED, lease)
+        """I3: a success that was acknowledged is the task's result, unless a cancel came first."""
+        is_cancelled = lease.task_id in self.cancelled
+        wanted = Row(TaskState.CANCELLED if is_cancelled else TaskState.COMPLETED, lease)
         assert row == wanted, f"I3: {lease} succeeded, and {row} says otherwise"
 
     def results(self) -> dict[LeaseName, Row]:

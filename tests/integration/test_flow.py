@@ -354,18 +354,19 @@ def test_cancel_ends_what_waits_and_tells_the_sessions() -> None:
     """Queued ends at once, leased when its agent says so; a success that came first counts (I6)."""
     world = World()
     agent = world.agent()
-    experiment_id = world.run(node("simulate", 5, retries=9), node("plot", foreach="simulate"))
-    stops, succeeds = agent.claim(2)
+    experiment_id = world.run(node("simulate", 6, retries=9), node("plot", foreach="simulate"))
+    was_first, stops, succeeds = agent.claim(3)
+    agent.complete([was_first])
 
     wakeups = flow.cancel(experiment_id)
     assert wakeups.sessions == {agent.session_id}
-    assert counts(experiment_id) == {"cancelled": 3 + 5, "leased": 2}
+    assert counts(experiment_id) == {"cancelled": 3 + 6, "leased": 2, "completed": 1}
     assert experiment_state(experiment_id) == "RUNNING"
     check_counters()
     agent.fail([stops])
     agent.complete([succeeds])
 
-    assert counts(experiment_id) == {"cancelled": 4 + 5, "completed": 1}
+    assert counts(experiment_id) == {"cancelled": 5 + 6, "completed": 1}
     assert experiment_state(experiment_id) == "CANCELLED"
     work(flow.cancel(experiment_id))
     check_counters()

@@ -514,20 +514,40 @@ def test_a_result_that_is_too_large_is_invalid() -> None:
 
 
 def test_a_cancelled_task_ends_cancelled_unless_it_succeeded_first() -> None:
-    """A failure after the cancel is CANCELLED and not tried again; a success is a success (I6)."""
+    """Whatever is reported after the cancel's answer, it is CANCELLED and not tried again (I6)."""
     world = World()
     agent = world.agent()
-    experiment_id = world.run(node("simulate", 2, retries=5))
-    fails, succeeds = agent.claim(2)
-    for grant in (fails, succeeds):
-        assert flow.cancel_task(grant.task_id).sessions == {agent.session_id}
+    experiment_id = world.run(node("simulate", 3, retries=5))
+    fails, succeeds, was_first = agent.claim(3)
+    for grant in (succeeds, was_first):
+        artifact(grant)
+    done, late = (
+        Report(lease=grant.lease, outcome="completed", artifacts=(said(),))
+        for grant in (was_first, succeeds)
+    )
+    agent.report(done)
+    for grant in (fails, succeeds, was_first):
+        flow.cancel_task(grant.task_id)
 
     assert [verdict for _, verdict in agent.beat().verdicts] == ["cancel", "cancel"]
-    assert agent.report(failed(fails), Report(lease=succeeds.lease, outcome="completed")) == [
-        "accepted",
-        "accepted",
-    ]
-    assert counts(experiment_id) == {"cancelled": 1, "completed": 1}
+    assert agent.report(failed(fails), late) == ["accepted", "accepted"]
+    assert agent.report(late) == ["duplicate"]
+    assert counts(experiment_id) == {"cancelled": 2, "completed": 1}
+    published = execute("SELECT task_id FROM artifacts WHERE state = 'published'")
+    assert published == [(was_first.task_id,)]
+    check_counters()
+
+
+def test_a_cancel_of_the_experiment_counts_at_once() -> None:
+    """Also for a result that comes before the cancel was written to the tasks (I6)."""
+    world = World()
+    agent = world.agent()
+    experiment_id, grant = one_lease(world, agent)
+    flow.cancel(experiment_id)
+
+    assert agent.report(Report(lease=grant.lease, outcome="completed")) == ["accepted"]
+
+    assert counts(experiment_id) == {"cancelled": 1}
     check_counters()
 
 

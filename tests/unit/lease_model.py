@@ -39,6 +39,7 @@ class Rules:
     waits_for_the_told: bool = True  # until each agent has reported again, nothing is decided anew
     cancel_stops_requeue: bool = True  # a cancelled task is never queued again
     cancel_spares_results: bool = True  # a cancel after the result changes nothing
+    cancel_outranks_late_results: bool = True  # a result after the cancel ends the task CANCELLED
     cancel_is_told: bool = True  # heartbeats and the gate tell the lease's agent to stop
     sees_pending: bool = False  # a restarted agent finds jobs that have not begun
     payloads_end: bool = True  # by themselves; else only when they are stopped
@@ -259,8 +260,8 @@ def on_done(state: State, message: Message, rules: Rules) -> State:
     server = state.server
     if server.state == "D":
         first, said = server.accepted or (None, "")
-        same = matches(first, lease, rules) and (said == "ok") == (kind == "ok")
-        known = rules.fence == "none" or same
+        alike = (said == "ok") == (kind == "ok") or said == "cancelled"
+        known = rules.fence == "none" or (matches(first, lease, rules) and alike)
         return send(state, ("ok", lease, state.epoch) if known else ("stale", lease))
     if not (is_settled(state, rules) or was_told_before(state, lease)):
         return state  # no answer: an acknowledged result of another lease may be on its way
@@ -268,7 +269,9 @@ def on_done(state: State, message: Message, rules: Rules) -> State:
     if not (current or may_reattach(state, lease, rules) or rules.fence == "none"):
         return send(state, ("stale", lease))
     if kind == "ok":
-        after = ended(server, lease, kind)._replace(lease=lease, started=True)
+        is_late = server.cancelled and rules.cancel_outranks_late_results
+        after = ended(server, lease, "cancelled" if is_late else "ok")
+        after = after._replace(lease=lease, started=True)
     else:
         after = requeued(server._replace(newest=None, attempt=lease[2]), lease, rules)
     return send(state._replace(server=after), ("ok", lease, state.epoch))

@@ -6,7 +6,8 @@ Safety, checked in every state:
 3. a result that was acknowledged in the present epoch is the stored one, and one that was
    acknowledged in another is not refused in this one, but for a user's cancel since (I3);
 4. one lease runs its payload at most once on its host (I4);
-5. a cancelled task is not queued again, and ends CANCELLED or with a result (I6).
+5. a cancelled task is not queued again, and ends CANCELLED (I6); one that has its result is not
+   cancelled.
 Liveness: from every state the task can still end; no state is *stuck* (I5).
 """
 
@@ -39,7 +40,7 @@ def violation(state: State) -> str | None:
                 return broken
     if server.accepts > 1:
         return "two results were accepted"
-    if server.cancelled and (server.state == "Q" or (stored and stored[1] == "failed")):
+    if server.cancelled and (server.state == "Q" or (stored and stored[1] != "cancelled")):
         return "a cancelled task went on"
     if stored and stored[1] == "ok" and state.claimed not in (None, stored[0]):
         return "a result was accepted from an older lease"
@@ -51,7 +52,8 @@ def _broken_by(entry: Entry, lease: Lease, state: State, stored: Result | None) 
         return "a lease ran twice on its host"
     if entry.outcome != "ok" or entry.acked_epoch == -1:
         return None
-    if entry.phase == "K" and entry.acked_epoch == state.epoch and stored != (lease, "ok"):
+    kept = "cancelled" if state.server.cancelled else "ok"
+    if entry.phase == "K" and entry.acked_epoch == state.epoch and stored != (lease, kept):
         return "an acknowledged result is not the stored one"
     if entry.phase == "X" and not state.server.cancelled:
         return "an acknowledged result was refused later"

@@ -61,6 +61,11 @@ def test_the_protocol_is_safe_and_never_stuck(rules: Rules) -> None:
             id="a cancel undoes a result",
         ),
         pytest.param(
+            Rules(cancel=True, cancel_outranks_late_results=False),
+            "a cancelled task went on",
+            id="a result that comes after the cancel counts",
+        ),
+        pytest.param(
             Rules(epoch_changes=False, agents=1, failovers=1, expiries=0),
             "an acknowledged result is not the stored one",
             id="a failover keeps the epoch",
