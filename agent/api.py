@@ -13,6 +13,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from typing import IO, Any
 
+from airavata_scheduler.agent.answers import is_answer
 from airavata_scheduler.agent.backoff import BackOff, may_retry, retry_after_s
 from airavata_scheduler.agent.faults import (
     AgentFault,
@@ -218,15 +219,18 @@ class Api:
             else:
                 self._reached()
                 if answer.status < 400 or answer.status in accept:
-                    return answer
-                problem = _problem(answer)
-                if problem.code in _ENDED_TOKENS and renewals:
-                    renewals -= 1
-                    self._forget_token()
-                    continue
-                if not may_retry(answer.status):
-                    raise problem
-                reason = f"{answer.status} {problem.code}"
+                    if is_answer(path, answer.json()):
+                        return answer
+                    reason = f"{answer.status} with something that is no answer of this API"
+                else:
+                    problem = _problem(answer)
+                    if problem.code in _ENDED_TOKENS and renewals:
+                        renewals -= 1
+                        self._forget_token()
+                        continue
+                    if not may_retry(answer.status):
+                        raise problem
+                    reason = f"{answer.status} {problem.code}"
                 asked = retry_after_s(answer.headers.get("Retry-After"), time.time())
             self._wait(path, reason, backoff.next_s(asked), last=_is_last(attempt, tries, until))
 

@@ -57,6 +57,7 @@ from airavata_scheduler.agent.version import VERSION
 Json = dict[str, Any]
 _STOP_S = 5.0
 _ROOM_S = 1.0
+_SAID_FOR_S = 60.0
 
 
 class Runtime:
@@ -76,7 +77,7 @@ class Runtime:
         self.ending: AgentFault | None = None
         self.signals = 0
         self.hung_up = False
-        self._is_full = False
+        self._was_full_at = float("-inf")
         self.started_at = time.time()
         self.boot_id = processes.boot_id()
         self.history = History(settings.history_dir, "agent")
@@ -113,12 +114,13 @@ class Runtime:
 
     def _room_comes(self) -> bool:
         """Wait a moment for room in the state folder; False where the agent ends instead."""
-        if not self._is_full:
-            self._is_full = True
+        now = time.monotonic()
+        if now - self._was_full_at > _SAID_FOR_S:
             self.log.error(
                 f"the disk of {self.folder.path} is full: what runs goes on, nothing is started or "
                 "reported until there is room. Free some space there"
             )
+        self._was_full_at = now
         return not self.stop.wait(_ROOM_S)
 
     def _make_parts(self) -> None:

@@ -17,6 +17,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -41,10 +42,14 @@ class Answer:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        """The object in the body; an empty one when there is none."""
+        """The object in the body; an empty one when there is none. Read once, then kept."""
+        return self._document
+
+    @cached_property
+    def _document(self) -> dict[str, Any]:
         try:
             value = json.loads(self.body or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return value if isinstance(value, dict) else {}
 

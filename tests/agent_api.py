@@ -2,7 +2,8 @@
 
 Tasks are added by tests; each ends in at most one accepted result. Faults are scripted per path:
 `lose` (the deed is done, the answer is not sent), `reset` (nothing is done, the line breaks),
-`status` (a problem instead), `hold` (the answer waits until the test lets it go).
+`status` (a problem instead), `hold` (the answer waits until the test lets it go), `say` (nothing is
+done, and the answer is a success with these bytes).
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Fault:
     status: int = 503
     code: str = "unavailable"
     retry_after: str | None = None
+    body: bytes = b""
     gate: threading.Event = field(default_factory=threading.Event)
 
 
@@ -458,6 +460,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault is not None and fault.kind == "hold":
             fault.gate.wait(30)
+        if fault is not None and fault.kind == "say":
+            self._send(200, fault.body)
+            return
         self.twin.before_call(path, body if isinstance(body, dict) else {})
         with self.twin.lock:
             self.twin.calls.append((self.command, path, body if isinstance(body, dict) else {}))

@@ -88,7 +88,7 @@ class LossyProxy:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 how = proxy._how(self.command, self.path)
                 self.close_connection = True
-                sent = _without(self.headers, _HOP_BY_HOP)
+                sent = _without(dict(self.headers.items()), _HOP_BY_HOP)
 
                 def send() -> httpx.Response:
                     return client.request(self.command, self.path, headers=sent, content=body)

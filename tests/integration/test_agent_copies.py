@@ -85,7 +85,9 @@ def beside(worker: AgentProcess, site: LiveApi, home: Path, on: Machine | None) 
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
-@pytest.mark.parametrize("where", ["this host", "another host"])
+@pytest.mark.parametrize(
+    "where", ["this host", pytest.param("another host", marks=pytest.mark.campaign)]
+)
 def test_a_copy_starts_nothing_again(
     where: str, site: LiveApi, worker: AgentProcess, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -115,6 +117,33 @@ def test_a_copy_starts_nothing_again(
     for task in tasks:
         completed = [number for number, end, _ in site.attempts(task) if end == "COMPLETED"]
         assert len(completed) == 1
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_a_copy_goes_on_with_what_runs_in_the_same_place(
+    site: LiveApi, worker: AgentProcess, tmp_path: Path
+) -> None:
+    """Only the state folder is copied: what runs in the tasks' folder is there for the copy, too.
+
+    Also what the copy's journal says was not even launched.
+    """
+    gate = tmp_path / "gate"
+    worker.environment["OUTPUT_DIR"] = str(tmp_path / "work")
+    copy = beside(worker, site, tmp_path / "copied" / "home", None)
+    copy.environment["OUTPUT_DIR"] = worker.environment["OUTPUT_DIR"]
+    copy.home.parent.mkdir()
+    tasks = copied_on_the_way(worker, site, gate, copy.home)
+
+    try:
+        copy.start()
+        assert worker.wait() == NEWER_SESSION_ELSEWHERE
+        gate.touch()
+        copy.done(*tasks)
+    finally:
+        copy.end()
+
+    assert len(worker.lines()) == 2
+    assert [site.attempts(task) for task in tasks] == [[(1, "COMPLETED", None)]] * 2
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)

@@ -13,6 +13,7 @@ from tests.agent_process import AgentProcess
 from tests.small_disk import SmallDisk, small_disk
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.campaign
 _FULL = "the disk is nearly full"
 
 
@@ -44,6 +45,8 @@ def why_not(worker: AgentProcess) -> str | None:
 def see_that_nothing_is_taken(twin: AgentApi, worker: AgentProcess) -> str:
     """A task that comes now stays where it is; its id."""
     wait_until(lambda: why_not(worker) == _FULL, message="the agent to see the full disk")
+    # A claim that was under way may still bring work; the next call only listens.
+    wait_until(lambda: twin.bodies("/leases/claim")[-1]["max"] == 0, message="the last claim's end")
     task = twin.add(worker.note("later"))
     beats = len(twin.beats)
     wait_until(lambda: len(twin.beats) > beats + 2, message="heartbeats")
