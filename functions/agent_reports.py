@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from airavata_scheduler.functions import agent_identity, forgotten_uploads
+from airavata_scheduler.functions import agent_identity, forgotten_uploads, tokens
 from airavata_scheduler.functions.agent_bodies import lenient_document
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
 from airavata_scheduler.functions.agent_leases import ClaimBody, claim_answer
@@ -74,6 +74,7 @@ class ReportItem(AgentBody):
     """How one attempt ended."""
 
     lease: str
+    again: bool | None = Field(None, description="Acknowledged before, in another epoch")
     outcome: Literal["completed", "failed", "cancelled", "refused", "lost"]
     failure: Failure | None = None
     exit_code: int | None = Field(None, ge=-(2**31), le=2**31 - 1)
@@ -106,7 +107,8 @@ def reports() -> dict[str, Any]:
     read = [_read(item) for item in body.items]
     good = [one for one in read if isinstance(one, Report)]
     began = history.now()
-    reported = forgotten_uploads.taken_up(session_id, good, leases.report(session_id, good))
+    judged = leases.report(session_id, good, hold_s=tokens.configuration().outage_grace_s)
+    reported = forgotten_uploads.taken_up(session_id, good, judged)
     _witness(began, good, reported.verdicts)
     announce(reported.wakeups)
     verdicts = iter(reported.verdicts)
@@ -165,6 +167,7 @@ def _read(said: Any) -> Report | ReportVerdict:
     failure, usage = item.failure, item.usage or Usage(cpu_s=None, max_rss_kb=None)
     return Report(
         lease=lease,
+        again=item.again,
         outcome=item.outcome,
         failure_kind=failure.kind if failure else None,
         failure_code=failure.code if failure else None,

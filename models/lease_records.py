@@ -136,9 +136,13 @@ class InlineLog:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """How one attempt ended, in the agent's words."""
+    """How one attempt ended, in the agent's words.
+
+    `again`: it was acknowledged before, in another epoch. None: an older agent does not say so.
+    """
 
     lease: LeaseName
+    again: bool | None = None
     outcome: OutcomeWord
     failure_kind: str | None = None
     failure_code: str | None = None

@@ -31,6 +31,7 @@ from airavata_scheduler.models.report_rules import (
     refusal_of,
     settlement_of,
 )
+from airavata_scheduler.models.retelling import HOLD_S, Judging
 from airavata_scheduler.models.rows import insert_rows
 from airavata_scheduler.models.settling import Settlement, settle
 from airavata_scheduler.models.states import TaskState
@@ -44,17 +45,18 @@ _ACCEPTED = ReportVerdict(verdict="accepted")
 _LATER = ReportVerdict(verdict="later")
 
 
-def report(session_id: str, reports: Sequence[Report]) -> Reported:
+def report(session_id: str, reports: Sequence[Report], *, hold_s: float = HOLD_S) -> Reported:
     """Take in how attempts ended; a verdict for each, in order. One bad item never blocks the rest.
 
     A report that is repeated gets `duplicate`, or `conflict` when it says something else: the first
     one counts, the second is kept in the timeline. `later`: somebody else has locked the task for
-    long, and the report has to come again. Raises NotFound or Conflict as `live_session`.
+    long, or it waits in a new epoch for what was acknowledged before (`hold_s` at most); the report
+    has to come again. Raises NotFound or Conflict as `live_session`.
     """
     verdicts: list[ReportVerdict] = []
     wakeups = Wakeups()
     for batch in _batches(list(reports)):
-        done = _report_batch(session_id, batch)
+        done = _report_batch(session_id, batch, hold_s)
         verdicts += done.verdicts
         wakeups.merge(done.wakeups)
     return Reported(verdicts=verdicts, wakeups=wakeups)
@@ -90,17 +92,17 @@ def _own_below(node: NodeFacts) -> int:
 
 @leaving_locked
 @retried
-def _report_batch(session_id: str, reports: list[Report]) -> Reported:
+def _report_batch(session_id: str, reports: list[Report], hold_s: float) -> Reported:
     with transaction():
         session = live_session(session_id)
-        return _Batch(session, reports).settled()
+        return _Batch(session, reports, Judging(session, hold_s)).settled()
 
 
 class _Batch:
     """One batch under its locks."""
 
-    def __init__(self, session: Session, reports: list[Report]) -> None:
-        self.session, self.reports = session, reports
+    def __init__(self, session: Session, reports: list[Report], judging: Judging) -> None:
+        self.session, self.reports, self.judging = session, reports, judging
         self.wanted = Wanted(r.lease.task_id for r in reports)
         self.rows = self.wanted.rows
         self.facts = facts_of(row.node_id for row in self.rows.values())
@@ -140,6 +142,8 @@ class _Batch:
             return self._again(item, row, earlier)
         if row is None or row.id in self.taken or not self._may_end(row, item):
             return refusal_of(row, item.lease, self.session.agent_id)
+        if not self.judging.may_end(row, item.again):
+            return _LATER
         fault = _fault(item, self.staged)
         if fault is not None:
             lacks = tuple(a for a in item.artifacts if _named(item, a) not in self.staged)

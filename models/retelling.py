@@ -3,7 +3,8 @@
 A result that was acknowledged and that the database lost is taken back while its task is unclaimed
 (I3 by I2). So tasks from before the loss wait until every agent that was there has told all that
 it knows; newer tasks do not. An agent that does not come back holds them up for a bounded time.
-Nor are leases from before given back meanwhile that an agent does not list.
+Nor are leases from before given back meanwhile that an agent does not list, and no older task ends
+by a result that was not acknowledged before.
 """
 
 from __future__ import annotations
@@ -63,7 +64,27 @@ def may_be_reported(row: TaskRow, session: Session, settled: str | None) -> bool
     the agent lives and has not told everything: where the lease was given back, the result would
     be refused.
     """
+    return _is_from_before(row, session) and not has_told(session, settled)
+
+
+class Judging:
+    """Which reports may be judged in a request of this session."""
+
+    def __init__(self, session: Session, hold_s: float) -> None:
+        self._session = session
+        self._held_up = held_up_until(session, hold_s) is not None
+
+    def may_end(self, row: TaskRow, again: bool | None) -> bool:
+        """Whether the task may end by a report, or waits for one that was acknowledged before.
+
+        That one may be of another lease, of which the row knows nothing any more.
+        """
+        return not (self._held_up and again is False and _is_from_before(row, self._session))
+
+
+def _is_from_before(row: TaskRow, session: Session) -> bool:
+    """Whether nothing of the present epoch is known of the task's lease."""
     began_at = session.epoch_began_at
-    if began_at is None or (row.leased_at is not None and row.leased_at >= began_at):
+    if began_at is None or row.created_at >= began_at:
         return False
-    return not has_told(session, settled)
+    return row.leased_at is None or row.leased_at < began_at

@@ -775,11 +775,11 @@ def test_a_released_lease_costs_nothing_and_is_gone_for_good() -> None:
     _, grant = one_lease(world, agent)
 
     assert leases.release(agent.session_id, [grant.lease], "draining").verdicts == ["released"]
+    assert leases.start(agent.session_id, [grant.lease]).verdicts == ["superseded"]
     assert leases.release(agent.session_id, [grant.lease], "draining").verdicts == ["released"]
     assert execute("SELECT state, failures, infra_failures FROM tasks") == [(1, 0, 0)]
     check_counters()
     assert agent.complete([grant]) == ["superseded"]
-    assert leases.start(agent.session_id, [grant.lease]).verdicts == ["superseded"]
     assert len(agent.claim(1)) == 1
 
 

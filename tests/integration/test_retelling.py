@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from airavata_scheduler.models import epoch, sessions
+from airavata_scheduler.models import epoch, leases, sessions
 from airavata_scheduler.models.database import change, execute
-from airavata_scheduler.models.lease_records import Mark, Phase, Report
+from airavata_scheduler.models.ids import new_lease_id
+from airavata_scheduler.models.lease_records import LeaseName, Mark, Phase, Report
 from airavata_scheduler.models.states import TaskState
 from tests.integration.world import Agent, World, check_counters, node, work
 
@@ -190,6 +192,43 @@ def test_a_lease_that_is_not_told_of_goes_back_when_all_is_told(world: World, ho
         agent.open(settled="")  # a new journal: nothing was ever acknowledged to it
 
     assert states() == [TaskState.QUEUED]
+    check_counters()
+
+
+def test_a_new_result_waits_for_one_that_was_acknowledged(world: World) -> None:
+    """The row's lease had ended, and a later one had succeeded: its agent tells so (I3)."""
+    agent, other = world.agent(), world.agent()
+    new = told_before_the_loss(world, agent)
+    epoch.bump("restored from a backup")
+    before = Report(lease=LeaseName(new.lease.task_id, 2, new_lease_id()), outcome="completed")
+
+    assert agent.report(replace(new, again=False)) == ["later"]
+    assert other.report(replace(before, again=True)) == ["accepted"]
+
+    assert agent.report(replace(new, again=False)) == ["superseded"]
+    assert states() == [TaskState.COMPLETED]
+    check_counters()
+
+
+def test_a_new_result_is_judged_when_all_is_told(world: World) -> None:
+    """Or when the time for it is over; and at once where it is of the present epoch."""
+    agent, other = world.agent(), world.agent()
+    world.run(node("simulate", 2))
+    grants = agent.claim(1) + agent.claim(1)
+    reports = [Report(lease=g.lease, outcome="completed", again=False) for g in grants]
+    change("UPDATE tasks SET leased_at = leased_at - 120000, created_at = created_at - 120000")
+    epoch.bump("restored from a backup")
+    world.run(node("later", 1))
+    change("UPDATE tasks SET created_at = created_at + 60000 WHERE state = 1")
+    (since,) = agent.claim(1)
+
+    assert agent.report(replace(reports[0], lease=since.lease)) == ["accepted"]
+    answer = leases.report(agent.session_id, reports[:1], hold_s=0)
+    assert [verdict.verdict for verdict in answer.verdicts] == ["accepted"]
+    has_told(agent)
+    assert agent.report(*reports) == ["duplicate", "later"]
+    has_told(other)
+    assert agent.report(*reports) == ["duplicate", "accepted"]
     check_counters()
 
 
