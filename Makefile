@@ -32,7 +32,7 @@ test: $(STAMP) ## Run every test; the servers that they need are installed where
 
 campaign: $(STAMP) ## Kill everything for some minutes, and judge what happened (docs/proof.md)
 	@PYTHON=$(PYTHON) deploy/packages.sh test
-	$(BIN)/pytest -m campaign --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -m "campaign and not nightly" --numprocesses=$(TEST_PROCESSES) --dist=loadfile $(PYTEST_ARGS)
 	$(BIN)/python -m tests.campaign.main --tasks 1500 --faults 150
 
 campaign-long: $(STAMP) ## Hours: 200,000 made-up requests; 10,000 tasks and 1,200 faults on each database

@@ -18,6 +18,7 @@ from typing import Any, Optional
 
 _LENGTH = struct.Struct("<I")
 _RECORD = struct.Struct("<II")
+HEADER_BYTES = _RECORD.size  # of a record in a file
 MAX_FRAME = 64 << 20
 
 
@@ -59,12 +60,16 @@ def record(body: bytes) -> bytes:
 
 
 def records(data: bytes, start: int = 0) -> "Iterator[tuple[int, bytes]]":
-    """(offset behind it, body) of each whole record from `start`; stops at the first bad one."""
+    """(offset behind it, body) of each whole record from `start`; stops at the first bad one.
+
+    A length of 0 is bad too: zeros are what a power cut leaves at the end of a file, and the
+    checksum of nothing is 0.
+    """
     position = start
     while position + _RECORD.size <= len(data):
         length, checksum = _RECORD.unpack_from(data, position)
         end = position + _RECORD.size + length
-        if end > len(data):
+        if not length or end > len(data):
             return
         body = data[position + _RECORD.size : end]
         if zlib.crc32(body) != checksum:

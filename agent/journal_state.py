@@ -4,6 +4,9 @@ One `apply` serves both the replay after a start and the running agent, so that 
 construction what a replay would find. States follow PROTOCOL.md section 5:
 
     claim intent → granted → confirmed → launching → running → reported → acked | dropped
+
+A journal may be older than what happened: it is a copy, its end is torn, or the machine was taken
+back with it. A lease without a report is `doubted` then: it may have been started meanwhile.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Record = dict[str, Any]
+DOUBTED = "doubted"
 
 
 @dataclass
@@ -31,6 +35,7 @@ class JournalState:
     """Everything that is still open; small, whatever the number of leases that have passed."""
 
     boot: str = ""
+    place: str = ""  # the host and the very folder that the records were written in
     epoch: str = ""  # of the latest acknowledgement
     settled: str = ""  # the epoch in which everything acknowledged before is reported again
     starts: list[float] = field(default_factory=list)
@@ -45,9 +50,23 @@ class JournalState:
             deed(self, record)
 
     def boots(self, record: Record) -> None:
-        """A start of the agent: its boot id and the wall-clock second."""
-        self.boot = record["boot"]
+        """A start of the agent: its boot id, the wall-clock second, and where the folder is."""
+        place = record.get("place", self.place)
+        if self.place and place != self.place:
+            self.doubts()
+        elif self.boot and record["boot"] != self.boot:
+            self.doubts("granted", "confirmed")
+        self.boot, self.place = record["boot"], place
         self.starts = [*self.starts, record["at"]][-20:]
+
+    def doubts(self, *states: str) -> None:
+        """What was not reported (of `states`; default: all) may have gone on without this journal.
+
+        The records say so, and not only the start that finds it out: it may die before it acts.
+        """
+        for entry in self.entries.values():
+            if entry.report is None and (not states or entry.state in states):
+                entry.state = DOUBTED
 
     def stops(self, _record: Record) -> None:
         """The present start ended as it was asked to: no crash."""
@@ -127,7 +146,7 @@ class JournalState:
     def restores_frame(self, record: Record) -> None:
         """The rest of a checkpoint."""
         self.boot, self.epoch, self.starts = record["boot"], record["epoch"], record["starts"]
-        self.settled = record.get("settled", "")
+        self.settled, self.place = record.get("settled", ""), record.get("place", "")
         self.intents, self.specs = dict(record["intents"]), dict(record["specs"])
 
     def dump(self) -> list[Record]:
@@ -137,6 +156,7 @@ class JournalState:
             {
                 "t": "frame",
                 "boot": self.boot,
+                "place": self.place,
                 "epoch": self.epoch,
                 "settled": self.settled,
                 "starts": self.starts,

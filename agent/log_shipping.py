@@ -35,7 +35,8 @@ def ship(runtime: Runtime, held: Held, stream: str, *, ended: bool, patient: boo
         if position >= total:
             return
         # From here on the report must not carry the text itself, also after a restart.
-        _mark(runtime.places.of(held.lease), stream)
+        if not _mark(runtime.places.of(held.lease), stream) and not ended:
+            return  # the disk is full; after the end what is too long for the report goes anyway
         stuck = 0
         while position < total and stuck < 3:
             data = source.read(position, min(_PIECE, total - position))
@@ -80,10 +81,14 @@ def needs_shipping(runtime: Runtime, held: Held) -> bool:
     return False
 
 
-def _mark(folder: Path, stream: str) -> None:
+def _mark(folder: Path, stream: str) -> bool:
+    """Note durably enough that some of the stream went out; False where the disk refuses that."""
     path = folder / f"{stream}.{_MARK}"
-    if not path.exists():
+    try:
         path.touch(mode=0o600)
+    except OSError:
+        return False
+    return True
 
 
 def _patch(

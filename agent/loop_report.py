@@ -42,7 +42,7 @@ class ReportLoop(Loop):
             # Nobody waits for one result while others are in hand: one call tells of many. The last
             # ones, and those of an agent that is not busy, are told at once.
             runtime.reports.gather(_GATHER_ITEMS, self._sent_at + _GATHER_S)
-        batch = runtime.reports.take(runtime.stop)
+        batch = runtime.reports.take()
         if not batch:
             return
         fresh = [item for item, journalled in batch if not journalled]
@@ -87,6 +87,11 @@ class ReportLoop(Loop):
         runtime.attend(answer.get("claim") or {})
         if not granted:
             runtime.claim_loop.make_room_known()
+        told = {str(line.get("lease")) for line in answer.get("items") or ()}
+        left = [one for one in batch if one[0]["lease"] not in told]
+        if left:
+            runtime.reports.later(left)
+            runtime.stop.wait(1.0)  # left unanswered: told again, but not at once
 
     def _narrow_down(self, batch: Batch, problem: Refused) -> None:
         """The whole call was refused: one item must not hold the others up."""

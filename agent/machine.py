@@ -15,6 +15,7 @@ from airavata_scheduler.agent.policy import Policy
 
 LOW_DISK_BYTES = 500 << 20
 LOW_DISK_SHARE = 0.05
+LOW_STATE_BYTES = 64 << 20  # of the state folder: journal and ledgers, no outputs
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ def free_disk(folder: Path) -> tuple[int, int]:
     usage = shutil.disk_usage(folder)
     reserve = max(LOW_DISK_BYTES, int(usage.total * LOW_DISK_SHARE))
     return usage.free, max(0, usage.free - reserve)
+
+
+def state_disk_is_low(folder: Path) -> bool:
+    """Whether the results of further tasks might not fit into the state folder."""
+    return shutil.disk_usage(folder).free < LOW_STATE_BYTES
 
 
 def describe_host() -> dict[str, Any]:

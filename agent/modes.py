@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from airavata_scheduler.agent.machine import free_disk
+from airavata_scheduler.agent.machine import free_disk, state_disk_is_low
 
 CRASH_STARTS = 5
 CRASH_WINDOW_S = 600.0
@@ -24,8 +24,10 @@ def is_crash_loop(starts: list[float], now: float) -> bool:
 class Modes:
     """The switches, each with its own owner: the local person, the server, the agent itself."""
 
-    def __init__(self, disk: Path) -> None:
+    def __init__(self, disk: Path, state_folder: Path) -> None:
+        """Tasks have their folders on `disk`, which need not be the state folder's."""
         self._disk = disk
+        self._state_folder = state_folder
         self._checked_at = 0.0
         self._lock = threading.Lock()
         self.free_disk_mb = 0
@@ -58,6 +60,8 @@ class Modes:
             if look_now or now - self._checked_at >= _DISK_EVERY_S or not self._checked_at:
                 self._checked_at = now
                 free, for_tasks = free_disk(self._disk)
+                if state_disk_is_low(self._state_folder):
+                    for_tasks = 0
                 self.free_disk_mb, self.task_disk_mb = free >> 20, for_tasks >> 20
             return self.task_disk_mb == 0
 

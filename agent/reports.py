@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 MOST_ITEMS = 500
 MOST_BYTES = 1 << 20
+AGAIN = "again"  # in an item: it was acknowledged before, in another epoch
 _SETTLES = "_settles"  # the place in the queue behind all that an epoch is told again
 _ENDED = "_ended"  # [uptime, wall clock, boot id] of the payload's end; becomes age_s when sent
 
@@ -31,12 +32,13 @@ class Reports:
         self._runtime = runtime
         self._changed = threading.Condition()
         self._queue: deque[tuple[Json, bool]] = deque()  # (item, whether the journal has it)
+        self._retold: deque[tuple[Json, bool]] = deque()  # what a new epoch is told again
         self._under_way: set[str] = set()  # leases whose results wait or are being sent
         self._old: Iterator[Json] | None = None
         self._settling = ""  # the epoch that is told again what was acknowledged
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._retold)
 
     def add(self, held: Held, item: Json, ended: tuple[float, float] | None = None) -> None:
         """A result is final; `ended` is the (uptime, wall clock) of its payload's end."""
@@ -72,38 +74,42 @@ class Reports:
         """
         with self._changed:
             self._settling = epoch
+            self._retold.clear()
             self._old = self._runtime.journal.history()
             self._changed.notify_all()
 
     def put_back(self, batch: list[tuple[Json, bool]]) -> None:
         """A batch that could not be sent."""
         with self._changed:
-            self._queue.extendleft(reversed(batch))
+            for item, journalled in reversed(batch):
+                self._queue_of(item).appendleft((item, journalled))
 
-    def take(self, stop: threading.Event) -> list[tuple[Json, bool]]:
-        """The next batch; empty when there is none, or the agent stops."""
+    def later(self, batch: list[tuple[Json, bool]]) -> None:
+        """Results that the server could not judge now; others go first."""
+        self.put_back([one for one in batch if AGAIN in one[0]])  # before the mark behind them
         with self._changed:
-            while not self._queue and self._old is not None and not stop.is_set():
-                self._refill()
+            self._queue.extend(one for one in batch if AGAIN not in one[0])
+
+    def take(self) -> list[tuple[Json, bool]]:
+        """The next batch; empty when there is none. The one before it has been answered.
+
+        While old results are told again they have half of each call: the server may wait for them
+        before it judges the new ones.
+        """
+        with self._changed:
+            self._refill()
+            if self._retold and _SETTLES in self._retold[0][0]:
+                self._settle(self._retold.popleft()[0][_SETTLES])
+            share = 2 if self._retold else 1
             batch: list[tuple[Json, bool]] = []
-            size = 0
-            while self._queue and len(batch) < MOST_ITEMS:
-                if _SETTLES in self._queue[0][0]:
-                    if batch:
-                        break
-                    self._settle(self._queue.popleft()[0][_SETTLES])
-                    continue
-                weight = len(compact(self._queue[0][0]))
-                if batch and size + weight > MOST_BYTES - 4096:
-                    break
-                size += weight
-                batch.append(self._queue.popleft())
+            _fill(batch, self._queue, MOST_ITEMS // share, (MOST_BYTES - 4096) // share)
+            _fill(batch, self._retold, MOST_ITEMS, MOST_BYTES - 4096)
             return batch
 
     def gather(self, items: int, until_s: float) -> None:
         """Wait until `items` results are there, or until that monotonic second."""
         with self._changed:
-            while 0 < len(self._queue) < items and not self._runtime.stop.is_set():
+            while 0 < len(self) < items and not self._runtime.stop.is_set():
                 left_s = until_s - time.monotonic()
                 if left_s <= 0:
                     return
@@ -112,7 +118,7 @@ class Reports:
     def wait(self, stop: threading.Event) -> None:
         """Return when there is a result to report, or the agent stops."""
         with self._changed:
-            while not self._queue and self._old is None and not stop.is_set():
+            while not len(self) and self._old is None and not stop.is_set():
                 self._changed.wait()
 
     def release(self) -> None:
@@ -126,13 +132,16 @@ class Reports:
             self._under_way.add(item["lease"])
             self._changed.notify_all()
 
+    def _queue_of(self, item: Json) -> deque[tuple[Json, bool]]:
+        return self._retold if AGAIN in item else self._queue
+
     def _refill(self) -> None:
-        for item in self._old or ():
-            self._queue.append((item, True))
-            if len(self._queue) >= MOST_ITEMS:
-                return
-        self._old = None
-        self._queue.append(({_SETTLES: self._settling}, True))
+        while self._old is not None and len(self._retold) < MOST_ITEMS:
+            item = next(self._old, None)
+            if item is None:
+                self._old = None
+                item = {_SETTLES: self._settling}
+            self._retold.append(({**item, AGAIN: True}, True))
 
     def _settle(self, epoch: str) -> None:
         if epoch == self._settling:  # else a newer one is being told
@@ -140,9 +149,24 @@ class Reports:
             epochs.settle(self._runtime, epoch)
 
 
+def _fill(
+    batch: list[tuple[Json, bool]],
+    queue: deque[tuple[Json, bool]],
+    most_items: int,
+    most_bytes: int,
+) -> None:
+    """Move what there is room for, up to the mark that settles an epoch."""
+    size = sum(len(compact(item)) for item, _ in batch)
+    while queue and len(batch) < most_items and _SETTLES not in queue[0][0]:
+        size += len(compact(queue[0][0]))
+        if batch and size > most_bytes:
+            return
+        batch.append(queue.popleft())
+
+
 def on_the_wire(item: Json, boot_id: str) -> Json:
     """The item as the protocol has it: private keys out, its age in."""
-    found = {key: value for key, value in item.items() if not key.startswith("_")}
+    found = {AGAIN: False} | {k: value for k, value in item.items() if not k.startswith("_")}
     ended = item.get(_ENDED)
     if ended is not None:
         found["age_s"] = age_s(ended[0], ended[1], ended[2] == boot_id)

@@ -56,6 +56,8 @@ from airavata_scheduler.agent.version import VERSION
 
 Json = dict[str, Any]
 _STOP_S = 5.0
+_ROOM_S = 1.0
+_SAID_FOR_S = 60.0
 
 
 class Runtime:
@@ -75,6 +77,7 @@ class Runtime:
         self.ending: AgentFault | None = None
         self.signals = 0
         self.hung_up = False
+        self._was_full_at = float("-inf")
         self.started_at = time.time()
         self.boot_id = processes.boot_id()
         self.history = History(settings.history_dir, "agent")
@@ -85,9 +88,8 @@ class Runtime:
         self.policy: Policy = read_policy(settings.policy_file)
         self.base_environment = base_environment(settings.environment, self.policy)
         self.places = Places(settings.work_root)
-        self.modes = Modes(settings.work_root)
-        self.journal = Journal(folder.path / "journal")
-        self.journal.commit({"t": "boot", "boot": self.boot_id, "at": time.time()})
+        self.modes = Modes(settings.work_root, folder.path)
+        self._open_journal()
         if is_crash_loop(self.journal.state.starts, time.time()):
             self.modes.enter_safe_mode()
         self.book = LeaseBook(capacity(self.policy))
@@ -101,6 +103,25 @@ class Runtime:
         self._opening = threading.Lock()
         self._make_parts()
         self.recovery = Recovery(self)
+
+    def _open_journal(self) -> None:
+        folder = self.folder
+        self.journal = Journal(folder.path / "journal", room_comes=self._room_comes)
+        for text in self.journal.damage:
+            self.log.error(f"the journal cannot be read whole or is old: {text}")
+        start = {"boot": self.boot_id, "at": time.time(), "place": folder.place}
+        self.journal.commit({"t": "boot", **start})
+
+    def _room_comes(self) -> bool:
+        """Wait a moment for room in the state folder; False where the agent ends instead."""
+        now = time.monotonic()
+        if now - self._was_full_at > _SAID_FOR_S:
+            self.log.error(
+                f"the disk of {self.folder.path} is full: what runs goes on, nothing is started or "
+                "reported until there is room. Free some space there"
+            )
+        self._was_full_at = now
+        return not self.stop.wait(_ROOM_S)
 
     def _make_parts(self) -> None:
         self.beat = Beat()
@@ -141,6 +162,11 @@ class Runtime:
         self.recovery.run()
         if self.recovery.adopted:
             self.log.info(f"adopted {self.recovery.adopted} payloads that run already")
+        if self.recovery.dropped:
+            self.log.error(
+                f"the state folder may be a copy or older than what happened: "
+                f"{self.recovery.dropped} tasks that neither ended nor run here are given back"
+            )
         if self.modes.safe:
             self.log.error(
                 "died 4 times in 10 minutes: safe mode. What runs is finished and reported, no new "

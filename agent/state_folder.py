@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airavata_scheduler.agent.faults import FolderBusy, NotEnrolled, UnsafeFolder
+from airavata_scheduler.agent.folder_marks import mark_of
 from airavata_scheduler.agent.framing import compact, read_json, replace_file, sync_folder
 
 
@@ -75,6 +76,13 @@ class StateFolder:
             with os.fdopen(fd, "w") as file:
                 file.write(secrets.token_hex(16))
         return path.read_text(encoding="ascii")
+
+    @property
+    def place(self) -> str:
+        """This very folder on this host; neither a copy nor the same folder elsewhere has it."""
+        journal = self.path / "journal"
+        journal.mkdir(mode=0o700, exist_ok=True)
+        return f"{host_id()}:{mark_of(journal)}"
 
     def lock(self, *, take_over: bool = False) -> None:
         """Become the folder's only agent until this process ends.

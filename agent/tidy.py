@@ -51,6 +51,8 @@ class TidyLoop(Loop):
                 self._sweep()
             if self.runtime.modes.disk_is_low():
                 self._make_room()
+            else:
+                self.runtime.journal.keep_ballast()
             return
         if lease is not None:
             self.runtime.places.remove(lease)

@@ -26,7 +26,8 @@ from airavata_scheduler.agent.faults import (
     Stopping,
     Unreachable,
 )
-from airavata_scheduler.agent.framing import FrameReader, connect_socket, frame, records
+from airavata_scheduler.agent.framing import FrameReader, connect_socket, frame
+from airavata_scheduler.agent.journal_segments import SegmentReader
 from airavata_scheduler.agent.journal_state import JournalState
 from airavata_scheduler.agent.loop_control import SOCKET
 from airavata_scheduler.agent.oplog import OpLog
@@ -239,8 +240,8 @@ def _status_of_folder(settings: Settings) -> Json:
     identity = StateFolder(settings.home).find_identity() if settings.home.is_dir() else None
     state = JournalState()
     for path in sorted((settings.home / "journal").glob("[0-9]*.log")):
-        for _, body in records(path.read_bytes()):
-            state.apply(json.loads(body))
+        for item in SegmentReader(path.read_bytes()):
+            state.apply(item)
     reported = sum(entry.report is not None for entry in state.entries.values())
     return {
         "running": False,

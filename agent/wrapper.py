@@ -23,6 +23,7 @@ from typing import Any
 
 from airavata_scheduler.agent import processes
 from airavata_scheduler.agent.control_group import ControlGroup
+from airavata_scheduler.agent.folder_marks import mark_of
 from airavata_scheduler.agent.framing import compact, hold_room, replace_file
 from airavata_scheduler.agent.log_files import trim_log
 
@@ -149,6 +150,7 @@ class Wrapper:
             "pid": self._pid,
             "ticks": self._ticks,
             "boot_id": self._order["boot_id"],
+            "place": mark_of(self._folder),
             "started_at": started,
             "gpus": self._order.get("gpus", []),
         }

@@ -10,7 +10,7 @@ with Client() as client:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -25,8 +25,9 @@ from airavata_scheduler.client.api_people import Groups, Projects, Users
 from airavata_scheduler.client.api_permissions import Permissions
 from airavata_scheduler.client.api_sites import Agents, ComputeResources, StorageResources
 from airavata_scheduler.client.api_work import Artifacts, Experiments, Tasks
-from airavata_scheduler.client.errors import BadInputError
+from airavata_scheduler.client.errors import BadInputError, ClientError
 from airavata_scheduler.client.profile import Settings, TokenSource
+from airavata_scheduler.client.retries import RETRY_FOR_S
 from airavata_scheduler.client.transport import Transport
 
 
@@ -45,13 +46,16 @@ class Client:
         project: str | None = None,
         config_dir: str | Path | None = None,
         environ: Mapping[str, str] | None = None,
+        retry_for_s: float = RETRY_FOR_S,
         away_for_s: float | None = None,
+        on_wait: Callable[[ClientError], None] = lambda _: None,
         http: httpx.BaseTransport | None = None,
     ) -> None:
         """Settle the settings; nothing is sent yet. Raises `BadInputError` for a wrong one.
 
-        `away_for_s` is how long a request is repeated where the server never answered, a minute if
-        not given.
+        `retry_for_s` is how long a request is repeated while the server is away or busy;
+        `away_for_s` where it never answered, the same if not given, and never longer. `on_wait` is
+        told what is being waited for, once a request, where it takes longer than a moment.
         """
         self.settings = Settings.resolve(
             os.environ if environ is None else environ,
@@ -63,7 +67,12 @@ class Client:
             },
         )
         self.transport = Transport(
-            self.settings.server, TokenSource(self.settings), http=http, away_for_s=away_for_s
+            self.settings.server,
+            TokenSource(self.settings),
+            http=http,
+            retry_for_s=retry_for_s,
+            away_for_s=away_for_s,
+            on_wait=on_wait,
         )
         self.logins = Logins(self.transport, self.settings.profile)
         self.sessions = Sessions(self.transport)

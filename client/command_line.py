@@ -45,6 +45,7 @@ class Session:
             project=self.flags.get("project"),
             config_dir=self.flags.get("config_dir"),
             away_for_s=AWAY_FOR_S,
+            on_wait=lambda error: self.output.note(f"{error.message} Trying again …"),
         )
 
     @cached_property

@@ -19,54 +19,19 @@ from airavata_scheduler.client import errors
 from airavata_scheduler.client.errors import ClientError, UnreachableError, from_problem
 from airavata_scheduler.client.json_body import encoded
 from airavata_scheduler.client.profile import TokenSource
+from airavata_scheduler.client.retries import RETRY_FOR_S, may_retry, wait_before
 
 API = "/api/v1"
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 60.0
-# The sum of all waits of one request; a rolling restart of the API takes seconds.
-RETRY_FOR_S = 60.0
-_FIRST_WAIT_S = 0.25
-_LONGEST_WAIT_S = 10.0
-_RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-
-
-def may_retry(outcome: httpx.Response | httpx.TransportError, *, repeatable: bool) -> bool:
-    """Whether to send a request again after `outcome`.
-
-    `repeatable` says that doing the work twice does no harm (GET, PUT, or a POST with an
-    idempotency key). A request that never left, or that the server turned away unread (429, 503),
-    is repeated in any case.
-    """
-    if isinstance(outcome, httpx.Response):
-        if outcome.status_code in (429, 503):
-            return True
-        return outcome.status_code in _RETRIED_STATUSES and repeatable
-    if isinstance(outcome, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
-        return True
-    if isinstance(outcome, httpx.UnsupportedProtocol | httpx.ProxyError):
-        return False
-    return repeatable
-
-
-def wait_before(
-    attempt: int, outcome: httpx.Response | httpx.TransportError, jitter: Callable[[], float]
-) -> float:
-    """Seconds to wait before try number `attempt` + 1.
-
-    `Retry-After` where given, else doubling with jitter.
-    """
-    if isinstance(outcome, httpx.Response):
-        asked = outcome.headers.get("Retry-After", "")
-        if asked.isdecimal():
-            return float(asked)
-    longest = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(attempt, 10))
-    return longest * (0.5 + 0.5 * jitter())
+_SILENT_FOR_S = 3.0  # a person is not told of a shorter wait
 
 
 class Transport:
     """Speaks HTTP to one server as one user. Threads may share it.
 
     Requests are repeated for `retry_for_s` seconds, `away_for_s` where nobody ever answered.
+    `on_wait` is told once, where that takes longer than a moment, what is being waited for.
     `http` replaces the network in tests; `sleep` and `clock` replace time there.
     """
 
@@ -78,6 +43,7 @@ class Transport:
         http: httpx.BaseTransport | None = None,
         retry_for_s: float = RETRY_FOR_S,
         away_for_s: float | None = None,
+        on_wait: Callable[[ClientError], None] = lambda _: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -87,6 +53,7 @@ class Transport:
         # A server that never answered is more likely not there at all, or named wrongly, than busy
         # or being restarted: a person at a prompt is told soon.
         self._away_for_s = retry_for_s if away_for_s is None else min(away_for_s, retry_for_s)
+        self._on_wait = on_wait
         self._sleep = sleep
         self._clock = clock
         self._has_answered = False
@@ -219,20 +186,33 @@ class Transport:
         """Try until an answer may be kept, or the time for retries is used up."""
         repeatable = method != "POST" or "Idempotency-Key" in headers
         started = self._clock()
-        attempt = 0
+        attempt, is_told = 0, False
         while True:
             outcome = self._try(method, url, headers, dict(options))
             kept = isinstance(outcome, httpx.Response) and outcome.status_code < 400
             wait_s = wait_before(attempt, outcome, random.random)
-            over = self._clock() - started + wait_s > self._patience_s(outcome)
+            waited_s = self._clock() - started + wait_s
+            over = waited_s > self._patience_s(outcome)
             if kept or over or not may_retry(outcome, repeatable=repeatable):
                 if isinstance(outcome, httpx.Response):
                     return outcome
                 raise self._unreachable(outcome) from outcome
+            if waited_s > _SILENT_FOR_S and not is_told:
+                is_told = True
+                self._on_wait(self._refusal(outcome))
             if isinstance(outcome, httpx.Response):
                 outcome.close()
             self._sleep(wait_s)
             attempt += 1
+
+    def _refusal(self, outcome: httpx.Response | httpx.TransportError) -> ClientError:
+        """What `outcome` would be for the caller, were it the last one."""
+        if not isinstance(outcome, httpx.Response):
+            return self._unreachable(outcome)
+        with contextlib.suppress(httpx.TransportError):
+            outcome.read()
+        known = _problem(outcome) if outcome.is_stream_consumed else {}
+        return from_problem(outcome.status_code, known)
 
     def _patience_s(self, outcome: httpx.Response | httpx.TransportError) -> float:
         """For how long in all to try again after `outcome`."""

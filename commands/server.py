@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,9 @@ _GUNICORN = (
     "--config=python:airavata_scheduler.functions.gunicorn_config",
 )
 
+_MOST_FILES = 65_536
+_OWN_FILES = 128  # logs, libraries, metrics: whatever the number of threads
+
 
 @click.command("server")
 def command() -> None:
@@ -41,7 +45,7 @@ def command() -> None:
             "(openssl rand -hex 32) before anybody else can reach this server.",
             err=True,
         )
-    arguments = gunicorn_arguments(configuration)
+    arguments = gunicorn_arguments(configuration, _connections(configuration))
     os.execve(sys.executable, [sys.executable, *arguments], environment)  # noqa: S606 - no shell
 
 
@@ -57,8 +61,11 @@ def check(configuration: Configuration) -> None:
     ensure_default_storage(configuration)
 
 
-def gunicorn_arguments(configuration: Configuration) -> list[str]:
-    """Gunicorn's command line behind the Python interpreter."""
+def gunicorn_arguments(configuration: Configuration, connections: int) -> list[str]:
+    """Gunicorn's command line behind the Python interpreter.
+
+    Each process keeps up to `connections` open; every agent has one that is idle most of the time.
+    """
     host = configuration.server_host
     bind = f"[{host}]" if ":" in host else host
     arguments = [
@@ -68,6 +75,7 @@ def gunicorn_arguments(configuration: Configuration) -> list[str]:
         f"--bind={bind}:{configuration.server_port}",
         f"--workers={configuration.api_workers}",
         f"--threads={configuration.api_threads}",
+        f"--worker-connections={connections}",
         f"--log-level={configuration.log_level}",
     ]
     if Path("/dev/shm").is_dir():  # noqa: S108 - gunicorn's advice: heartbeats must not wait for disks
@@ -76,6 +84,19 @@ def gunicorn_arguments(configuration: Configuration) -> list[str]:
         arguments.append(f"--certfile={configuration.tls_cert_file}")
         arguments.append(f"--keyfile={configuration.tls_key_file}")
     return [*arguments, "airavata_scheduler.functions.wsgi:application"]
+
+
+def _connections(configuration: Configuration) -> int:
+    """How many connections a process may keep; lets it open as many files as it is allowed to.
+
+    A process that runs out of files while it accepts ends, so it stops accepting before that.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    # A thread may have a file, a database and a Redis connection, and one to a server behind us.
+    ours = _OWN_FILES + 4 * configuration.api_threads
+    return max(configuration.api_threads + 1, min(configuration.api_connections, files - ours))
 
 
 def _fresh_metrics_folder(configuration: Configuration) -> str:

@@ -32,6 +32,9 @@ need_servers() {
   need postgresql postgres "$(compgen -G '/usr/lib/postgresql/*/bin/postgres' | tail -n 1 || true)"
   need curl curl
   need openssh-server sshd
+  # Tests of networks that fail, in namespaces of their own.
+  need iproute2 ip
+  need nftables nft
   # Tests of wrong clocks compile a library of fifty lines.
   if ! command -v cc >/dev/null 2>&1; then missing+=(gcc libc6-dev); fi
 }

@@ -20,7 +20,6 @@ from airavata_scheduler.functions.agent_lease_access import (
     held,
 )
 from airavata_scheduler.functions.agent_reports import OUTPUT_NAME
-from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.functions.shapes import Query
 from airavata_scheduler.models.database import change, execute, now_ms, retried, transaction
 from airavata_scheduler.models.ids import new_id
@@ -39,7 +38,6 @@ class ArtifactQuery(Query):
 
 
 @api.put("/leases/<lease>/artifacts")
-@sheds("always")
 def put_artifact(path: LeasePath, query: ArtifactQuery) -> Response:
     """Store one output file; 200 if exactly these bytes are there already.
 

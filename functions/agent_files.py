@@ -16,7 +16,6 @@ from flask import Response
 from flask_openapi3 import APIBlueprint
 
 from airavata_scheduler.functions import tokens
-from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.models.configuration import Configuration
 from airavata_scheduler.models.errors import Unavailable
 
@@ -52,7 +51,6 @@ _program = _Program()
 
 
 @api.get("/agent/v1/download")
-@sheds("start")
 def download() -> Response:
     """The agent: one file that `python3` (3.9 or newer) runs."""
     data, sha256 = _read()
@@ -64,21 +62,18 @@ def download() -> Response:
 
 
 @api.get("/agent/v1/download.sha256")
-@sheds("start")
 def checksum() -> Response:
     """The agent's SHA-256, in the form that `sha256sum --check` reads."""
     return Response(f"{_read()[1]}  {PROGRAM}\n", mimetype="text/plain")
 
 
 @api.get("/agent/v1/install.sh")
-@sheds("start")
 def install_script() -> Response:
     """The script that installs, enrols and starts an agent for one user."""
     return _script()
 
 
 @api.get("/install.sh", doc_ui=False)
-@sheds("start")
 def install_script_at_root() -> Response:
     """The same at the address that people type."""
     return _script()

@@ -31,7 +31,6 @@ from airavata_scheduler.functions.agent_reference_inputs import (
     PublishedFile,
     reference_files,
 )
-from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.functions.agent_staged_inputs import (
     MAX_INPUTS,
     StagedFile,
@@ -180,7 +179,6 @@ def _mac(lease: LeaseName, kind: str, of: str) -> str:
 
 
 @api.get("/leases/<lease>/inputs/<int:number>")
-@sheds("start")
 def get_input(path: InputPath, query: InputQuery) -> Response:
     """The bytes of one input that the start gate listed."""
     lease = held(path.lease)
@@ -223,7 +221,6 @@ def _send_staged(lease: HeldLease, of: str) -> Response:
 
 
 @api.get("/blobs/<sha256>")
-@sheds("start")
 def get_blob(path: BlobPath, query: BlobQuery) -> Response:
     """A blob that a held lease needs: a bundle, its arguments, a file sent along."""
     lease = held(query.lease)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from airavata_scheduler.functions import agent_identity, agent_shedding, streams, tokens
+from airavata_scheduler.functions import admission, agent_identity, streams, tokens
 from airavata_scheduler.functions.agent_inputs import inputs_of
 from airavata_scheduler.functions.agent_lease_access import (
     AgentBody,
@@ -16,7 +16,6 @@ from airavata_scheduler.functions.agent_lease_access import (
     lease_named,
 )
 from airavata_scheduler.functions.agent_sessions import POLL_CEILING_S, fleet_size
-from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.functions.agent_specs import lease_document, spec_documents
 from airavata_scheduler.models import epoch, history, leases, sessions
 from airavata_scheduler.models.database import database, execute
@@ -83,7 +82,6 @@ class ReleaseBody(LeasesBody):
 
 
 @api.post("/leases/claim")
-@sheds("claim")
 def claim(body: ClaimBody) -> dict[str, Any]:
     """Ask for leases; wait up to `wait_s` seconds (at most 20) until there is something to say."""
     return claim_answer(body, wait_s=min(max(0.0, body.wait_s), LONGEST_WAIT_S))
@@ -98,7 +96,7 @@ def claim_answer(body: ClaimBody, *, wait_s: float) -> dict[str, Any]:
         claimed, attention = _look(session_id, body)
         if wait_s > 0 and not (_says_something(claimed) or attention):
             deadline = time.monotonic() + wait_s
-            with agent_shedding.waiting_place() as waited:
+            with admission.load.poll() as waited:
                 while waited and not (_says_something(claimed) or attention):
                     if not _wait(waiter, deadline):
                         break
@@ -167,11 +165,11 @@ def _pause_s() -> float:
 
 
 @api.post("/leases/start")
-@sheds("start")
 def start(body: LeasesBody) -> dict[str, Any]:
     """The gate: a payload may run only after its `ok`, which brings the addresses of its inputs.
 
-    A lease without an item has no answer yet (its storage is away, say): its agent asks again.
+    A lease without an item has no answer yet (its storage is away, or its task locked by somebody
+    for long): its agent asks again.
     """
     session_id = agent_identity.session_id()
     named = _named(body.leases)
@@ -185,6 +183,8 @@ def start(body: LeasesBody) -> dict[str, Any]:
     items = []
     for text in body.leases:
         verdict = verdicts.get(text, "gone")
+        if verdict == "later":
+            continue
         item: dict[str, Any] = {"lease": text, "verdict": verdict}
         if verdict == "ok":
             listed = inputs.get(named[text])
@@ -196,7 +196,6 @@ def start(body: LeasesBody) -> dict[str, Any]:
 
 
 @api.post("/leases/release")
-@sheds("always")
 def release(body: ReleaseBody) -> dict[str, Any]:
     """Give back unstarted work; it costs no attempt."""
     named = _named(body.leases)
@@ -205,12 +204,11 @@ def release(body: ReleaseBody) -> dict[str, Any]:
     verdicts: dict[str, str] = dict(zip(named, released.verdicts, strict=True))
     agent_identity.note("released", began, verdicts=verdicts)
     announce(released.wakeups)
-    items = [{"lease": text, "verdict": verdicts.get(text, "gone")} for text in body.leases]
-    return {"items": items}
+    told = {text: verdicts.get(text, "gone") for text in body.leases}
+    return {"items": [{"lease": t, "verdict": v} for t, v in told.items() if v != "later"]}
 
 
 @api.get("/leases/<lease>")
-@sheds("always")
 def truth(path: LeasePath) -> dict[str, Any]:
     """What the server holds to be true of one lease, for `doctor` and re-adoption."""
     lease = lease_named(path.lease)

@@ -15,7 +15,6 @@ from airavata_scheduler.functions.agent_lease_access import (
     blueprint,
     held,
 )
-from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.models.database import change, retried
 from airavata_scheduler.models.errors import BadInput, TooLarge
 from airavata_scheduler.models.rows import insert_rows
@@ -33,7 +32,6 @@ class LogPath(LeasePath):
 
 
 @api.patch("/leases/<lease>/log/<stream>")
-@sheds("log")
 def append_log(path: LogPath) -> Response:
     """Append a chunk; 202 with the bytes that are stored, 416 where bytes before it are missing.
 

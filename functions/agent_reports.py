@@ -16,7 +16,6 @@ from airavata_scheduler.functions import agent_identity, forgotten_uploads
 from airavata_scheduler.functions.agent_bodies import lenient_document
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
 from airavata_scheduler.functions.agent_leases import ClaimBody, claim_answer
-from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.models import epoch, history, leases
 from airavata_scheduler.models.errors import AiravataError
 from airavata_scheduler.models.lease_records import (
@@ -95,9 +94,11 @@ class ReportsBody(AgentBody):
 
 
 @api.post("/reports")
-@sheds("always")
 def reports() -> dict[str, Any]:
-    """Take results in; what is answered `accepted` or `duplicate` is stored for good."""
+    """Take results in; what is answered `accepted` or `duplicate` is stored for good.
+
+    An item without an answer could not be judged now: its agent reports it again.
+    """
     body = ReportsBody.model_validate(lenient_document())
     session_id = agent_identity.session_id()
     # Before the commit: what is stored in a later epoch than is told is only reported once more.
@@ -112,6 +113,8 @@ def reports() -> dict[str, Any]:
     items = []
     for said, one in zip(body.items, read, strict=True):
         verdict = next(verdicts) if isinstance(one, Report) else one
+        if verdict.verdict == "later":
+            continue
         lease = said.get("lease") if isinstance(said, dict) else None
         items.append(_document(lease, verdict))
     return {"items": items, "epoch": told_epoch, "claim": _claim(body.claim)}

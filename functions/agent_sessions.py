@@ -12,7 +12,6 @@ from pydantic import Field
 from airavata_scheduler.functions import agent_identity, tokens
 from airavata_scheduler.functions.agent_facts import Capabilities, Policy, numbers
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
-from airavata_scheduler.functions.agent_shedding import sheds
 from airavata_scheduler.models import epoch, history, sessions
 from airavata_scheduler.models.database import execute, now_ms
 from airavata_scheduler.models.lease_records import LeaseName, Mark, Phase
@@ -96,7 +95,6 @@ class EndBody(AgentBody):
 
 
 @api.post("/session")
-@sheds("always")
 def open_session(body: SessionBody) -> dict[str, Any]:
     """Start a session; an older one of the same agent is superseded."""
     agent = agent_identity.caller()
@@ -133,7 +131,6 @@ def open_session(body: SessionBody) -> dict[str, Any]:
 
 
 @api.post("/heartbeat")
-@sheds("always")
 def heartbeat(body: HeartbeatBody) -> dict[str, Any]:
     """Extend the session, take in phases, and answer what the agent must change."""
     agent = agent_identity.caller()
@@ -174,7 +171,6 @@ def heartbeat(body: HeartbeatBody) -> dict[str, Any]:
 
 
 @api.post("/session/end")
-@sheds("always")
 def end_session(body: EndBody) -> dict[str, Any]:
     """End the session; payloads that go on keep their leases until `requeue_after`."""
     sessions.end_session(agent_identity.session_id(), body.reason)

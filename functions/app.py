@@ -1,7 +1,8 @@
 """The Flask application: which blueprints, in which order a request passes what.
 
-A request passes: request id and clock → HTTPS → rate limit → the gate (who, may they) → the view.
-Errors become problems on the way out, then come the security headers and the log line.
+A request passes: its class's share of the threads → request id and clock → HTTPS → rate limit →
+the gate (who, may they) → the view. Errors become problems on the way out, then come the security
+headers and the log line.
 
 A new noun is one module with an `APIBlueprint` called `api`, one line in `CLIENT` or `AGENT`, and
 the rows of its routes in `route_table.py`.
@@ -19,6 +20,7 @@ from airavata_scheduler.backends import openbao, openid, spicedb
 from airavata_scheduler.functions import (
     access,
     access_tokens,
+    admission,
     agent_artifacts,
     agent_enrolment,
     agent_files,
@@ -163,6 +165,7 @@ def create_app(
     openid.configure(config)
     counters.configure(config.sweep_window)
     streams.allow(config.api_threads)
+    admission.allow(config.api_threads)
     app.validation_error_callback = problems.raise_invalid
     request_log.register(app)
     https_only.register(app, config)
@@ -173,6 +176,7 @@ def create_app(
     app.after_request(_secure)
     app.after_request(_relay_grants)
     app.teardown_request(_give_back_connection)
+    app.wsgi_app = admission.Gate(app.wsgi_app)  # type: ignore[method-assign]
     for blueprint in (*ALWAYS, *(api for group in groups for api in GROUPS[group])):
         app.register_api(blueprint)
     access.check_routes(app)

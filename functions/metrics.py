@@ -62,6 +62,17 @@ _request_seconds = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
     registry=_of_this_process,
 )
+_shed = Counter(
+    "scheduler_api_requests_shed",
+    "Requests refused at once because too many were at work, by class",
+    ("call",),
+    registry=_of_this_process,
+)
+
+
+def count_shed(call: str) -> None:
+    """Count one request that an overloaded process refused."""
+    _shed.labels(call).inc()
 
 
 def count_request(method: str, route: str, status: int, seconds: float) -> None:

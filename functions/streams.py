@@ -23,6 +23,7 @@ from typing import Any
 
 from flask import Response
 
+from airavata_scheduler.functions import admission
 from airavata_scheduler.models import database
 from airavata_scheduler.models.errors import BadInput, Unavailable
 from airavata_scheduler.models.setting_values import parse_duration
@@ -126,7 +127,7 @@ def wait_until(deadline_s: float, look: Callable[[], bool], *subjects: Subject) 
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 break
-            with _connection_given_back():
+            with _connection_given_back(), admission.load.stepped_aside():
                 # A second at most, so that `end_all` is heard.
                 waiter.wait(min(left_s, 1.0))
             found = look()
@@ -173,6 +174,7 @@ class sending:  # noqa: N801  used like a function: an iterator with a place to 
                 hint="Try again in some seconds.",
                 retry_after_s=3,
             )
+        admission.load.hold()
         self._source = chunks
         self._chunks = iter(chunks)
 
@@ -187,6 +189,7 @@ class sending:  # noqa: N801  used like a function: an iterator with a place to 
         if not self._held:
             return
         self._held = False
+        admission.load.let_go()
         self._slots.give_back()
         for part in (self._chunks, self._source):
             if hasattr(part, "close"):
@@ -207,7 +210,7 @@ def serve(look: Callable[[], Look], *subjects: Subject) -> Response:
 
 def _lines(look: Callable[[], Look], subjects: tuple[Subject, ...]) -> Iterator[bytes]:
     yield f"retry: {RETRY_MS}\n\n".encode()
-    with _process.slots.taken() as slot, Waiter(*subjects) as waiter:
+    with admission.load.held(), _process.slots.taken() as slot, Waiter(*subjects) as waiter:
         end_s = time.monotonic() + LIFE_S
         said_s = time.monotonic()
         while True:

@@ -14,7 +14,10 @@ SUPERSEDED = "superseded"
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A session that has not ended, and the database's time at which it was looked at."""
+    """A session that has not ended, and the database's time at which it was looked at.
+
+    `now` is never before the present epoch, though the clock of a server that took over may be.
+    """
 
     id: str
     agent_id: str
@@ -71,7 +74,7 @@ def live_session(session_id: str, *, lock: bool = False) -> Session:
         agent_state=agent_state,
         compute_state=compute_state,
         epoch_began_at=values[7],
-        now=values[8],
+        now=max(values[8], values[7] or 0),
     )
 
 

@@ -70,6 +70,7 @@ class Configuration:
     agent_cert_file: Path | None
     api_workers: int
     api_threads: int
+    api_connections: int
     queue_workers: int
     max_body_bytes: int
     max_upload_bytes: int

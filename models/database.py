@@ -48,6 +48,7 @@ database = peewee.DatabaseProxy()
 
 MAX_CONNECTIONS = 48  # API_THREADS and a few: a process that needs more says so
 CONTENTION_TRIES = 8
+RETRIED_FOR_S = 5.0  # no try begins later: whoever asked is told to come again instead
 LOST_TRIES = 2
 BACKOFF_START_S = 0.005
 BACKOFF_CEILING_S = 0.5
@@ -191,8 +192,13 @@ def transaction() -> Iterator[None]:
             yield
         return
     begin = ("IMMEDIATE",) if dialect() == "sqlite" else ()
-    with database.transaction(*begin):
-        yield
+    try:
+        with database.transaction(*begin):
+            yield
+    except ConnectionLost:
+        # Also one that still answers: a server that has become read-only is not ours any more.
+        database.obj.discard_connection()
+        raise
 
 
 @contextmanager
@@ -212,7 +218,7 @@ def _savepoint() -> Iterator[None]:
 
 def retried(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Run `function` again after a deadlock, a serialisation failure, a lock time-out (8 tries with
-    full jitter) or a lost connection (once).
+    full jitter) or a lost connection (once), but not after 5 s.
 
     Only for functions that may be repeated as a whole: after a lost connection nobody knows whether
     the COMMIT took place. Inside an open transaction nothing is repeated, the outermost does it.
@@ -223,16 +229,17 @@ def retried(function: Callable[_P, _R]) -> Callable[_P, _R]:
         if database.in_transaction():
             return function(*args, **kwargs)
         busy = lost = 0
+        deadline_s = time.monotonic() + RETRIED_FOR_S
         while True:
             try:
                 return function(*args, **kwargs)
             except Contended:
                 busy += 1
-                if busy >= CONTENTION_TRIES:
+                if busy >= CONTENTION_TRIES or time.monotonic() > deadline_s:
                     raise
             except ConnectionLost:
                 lost += 1
-                if lost >= LOST_TRIES:
+                if lost >= LOST_TRIES or time.monotonic() > deadline_s:
                     raise
             ceiling_s = min(BACKOFF_CEILING_S, BACKOFF_START_S * 2 ** (busy + lost))
             time.sleep(random.uniform(0, ceiling_s))  # noqa: S311  jitter is no secret

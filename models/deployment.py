@@ -24,12 +24,13 @@ def written_within(name: str, ms: int) -> bool:
     return bool(execute(sql, (name, ms)))
 
 
-def write(name: str, value: str) -> None:
-    """Set `name` to `value` at the database's present time."""
-    sql = f"UPDATE deployment SET value = %s, at = {now_sql()} WHERE name = %s"
-    if change(sql, (value, name)) == 0:
+def write(name: str, value: str, *, not_before: int = 0) -> None:
+    """Set `name` to `value` at the database's present time, or at `not_before` (ms) if later."""
+    at = max(now_ms(), not_before) if not_before else None
+    sql = f"UPDATE deployment SET value = %s, at = COALESCE(%s, {now_sql()}) WHERE name = %s"
+    if change(sql, (value, at, name)) == 0:
         write_once(name, value)
-        change(sql, (value, name))  # another may have been first
+        change(sql, (value, at, name))  # another may have been first
 
 
 def swap(name: str, before: str, after: str) -> bool:

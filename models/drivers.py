@@ -22,8 +22,8 @@ from airavata_scheduler.models.database_url import DatabaseAddress
 
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 60
-LOCK_TIMEOUT_S = 10
-SQLITE_BUSY_TIMEOUT_S = 30
+LOCK_TIMEOUT_S = 5
+SQLITE_BUSY_TIMEOUT_S = 10
 SQLITE_CACHE_KIB = 16384
 SQLITE_WAL_RETRY_S = 0.02
 POOL_WAIT_S = 10
@@ -32,6 +32,12 @@ SLOW_CONNECT_S = 1.0
 
 _DRIVERS = ("psycopg2", "pymysql", "sqlite3")
 _PG_UUID, _PG_UUID_ARRAY, _PG_BYTEA, _PG_NUMERIC = 2950, 2951, 17, 1700
+_PG_BOUNDS = (
+    "SELECT set_config(name, ours, false) FROM pg_settings JOIN (VALUES "
+    "('statement_timeout', %(statement)s), ('lock_timeout', %(lock)s), "
+    "('idle_in_transaction_session_timeout', %(statement)s)) AS bounds (name, ours) USING (name) "
+    "WHERE source <> 'client' AND CAST(setting AS BIGINT) NOT BETWEEN 1 AND CAST(ours AS BIGINT)"
+)
 _MYSQL_MODE = ",".join(
     (
         "ANSI_QUOTES",  # "signal" is a column, as in the other dialects
@@ -85,9 +91,13 @@ class _Guarded:
             raise unavailable from error
 
     def discard_connection(self) -> None:
-        """Close this thread's connection instead of giving it back to the pool."""
+        """Close this thread's connection instead of giving it back to the pool, and the idle ones.
+
+        Those lead to where this one led: to a server that is gone, or that takes no writes.
+        """
         with suppress(Exception):  # a dead connection may refuse everything, and is gone anyway
             self.manual_close()  # type: ignore[attr-defined]
+        self.close_idle()  # type: ignore[attr-defined]
 
     def abandon(self) -> None:
         """Forget every connection without closing it: after a fork they are the parent's.
@@ -118,8 +128,14 @@ class _Guarded:
         return self._in_use.get(self.conn_key(connection))  # type: ignore[attr-defined]
 
     def connect(self, reuse_if_open: bool = False) -> bool:
+        was_closed = self.is_closed()  # type: ignore[attr-defined]
         with self._translating():
-            opened = bool(super().connect(reuse_if_open))  # type: ignore[misc]
+            try:
+                opened = bool(super().connect(reuse_if_open))  # type: ignore[misc]
+            except Exception:
+                if was_closed and not self.is_closed():  # type: ignore[attr-defined]
+                    self.discard_connection()  # one that was not made ready may not be used
+                raise
         if opened:
             state = self._state  # type: ignore[attr-defined]
             state.borrowed = _Borrowed(self, state.conn)  # goes with the thread
@@ -168,7 +184,36 @@ def _hung_up(descriptor: int) -> bool:
     return bool(poll.poll(0))
 
 
-class PostgreSQL(_Guarded, pool._PooledPostgresqlDatabase, _Counting, peewee.PostgresqlDatabase):  # type: ignore[misc]
+class _Bounded:
+    """A mixin behind PostgreSQL's pool: nothing is waited for without end.
+
+    What the role, the database or the address says stays where it is stricter than ours; what the
+    address says stays in any case.
+    """
+
+    def _connect(self) -> Any:
+        connection = super()._connect()  # type: ignore[misc]
+        try:
+            self.bound_waits(connection)
+        except Exception:
+            connection.close()
+            raise
+        return connection
+
+    def bound_waits(self, connection: Any) -> None:
+        """Set the limits of this connection, also after a RESET."""
+        ours = {"statement": STATEMENT_TIMEOUT_S, "lock": LOCK_TIMEOUT_S}
+        with connection.cursor() as cursor:
+            cursor.execute(_PG_BOUNDS, {name: f"{s * 1000:.0f}" for name, s in ours.items()})
+
+
+class PostgreSQL(
+    _Guarded,
+    pool._PooledPostgresqlDatabase,  # type: ignore[misc]
+    _Counting,
+    _Bounded,
+    peewee.PostgresqlDatabase,
+):
     """PostgreSQL 14 or later by psycopg2."""
 
     def _add_casters(self, connection: Any) -> None:
@@ -281,11 +326,7 @@ def open_pool(address: DatabaseAddress, *, max_connections: int) -> PostgreSQL |
 
 def _postgresql(address: DatabaseAddress, shared: dict[str, Any]) -> PostgreSQL:
     parameters = dict(address.parameters)
-    settings = (
-        f"-c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout={LOCK_TIMEOUT_S}s "
-        f"-c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_S}s -c TimeZone=UTC "
-        "-c default_transaction_isolation=read\\ committed "
-    )
+    settings = "-c TimeZone=UTC -c default_transaction_isolation=read\\ committed "
     parameters["options"] = settings + str(parameters.get("options", ""))
     defaults: dict[str, Any] = {
         "connect_timeout": CONNECT_TIMEOUT_S,

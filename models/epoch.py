@@ -2,9 +2,10 @@
 
 A database that comes back from a failover or a backup may have forgotten commits that we
 acknowledged. The epoch tells agents: it changes with the server's identity (PostgreSQL: system
-identifier and timeline; MySQL: `server_uuid`; MariaDB: `server_uid`) and with an operator's `bump`.
-SQLite and an old MariaDB have no identity: a value in the database stands in, and after a restore
-the operator must `bump`. Agents then send all they hold, and report again what was acknowledged.
+identifier and timeline; MySQL: `server_uuid`, MariaDB: `server_uid`, each with `server_id`) and
+with an operator's `bump`. SQLite and an old MariaDB have no identity: a value in the database
+stands in, and after a restore the operator must `bump`. Agents then send all they hold, and report
+again what was acknowledged. No epoch comes twice, not even when a former server takes over again.
 
 Whoever first speaks to the changed server notes it, before anything is decided there: a server that
 has just taken over must not give away what agents will report again. Nothing is asked of it while
@@ -28,6 +29,7 @@ import peewee
 
 from airavata_scheduler.models import deployment
 from airavata_scheduler.models.database import (
+    ConnectionLost,
     database,
     dialect,
     execute,
@@ -50,6 +52,11 @@ _REACHABLE = "agents_api_tick"
 # Since when the present epoch lasts (its `at`), unless it is the first one: older tasks may have
 # lost commits. The value is the last sign of life before it, in milliseconds.
 BEGAN = "epoch_began"
+_NEWEST_DEEDS = (
+    "SELECT MAX(heartbeat_at) FROM agent_sessions",
+    "SELECT MAX(created_at) FROM claims",
+    "SELECT created_at FROM tasks ORDER BY id DESC LIMIT 1",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,7 @@ class _Seen:
     pool: Any
     made: int
     epoch: str
+    began_at: int | None  # the database's time (ms); None for the first one
     at_s: float  # monotonic
 
 
@@ -74,6 +82,12 @@ def current() -> str:
     """
     seen = _seen
     return seen.epoch if _is_fresh(seen) else _read()
+
+
+def begun_at(began_at: int | None) -> str:
+    """The epoch that began then, as the database says: not one that another process has ended."""
+    seen = _seen
+    return seen.epoch if _is_fresh(seen) and seen.began_at == began_at else _read()
 
 
 def notice() -> None:
@@ -98,10 +112,14 @@ def _read() -> str:
     global _seen  # noqa: PLW0603  the one cache of this module
     pool, made = database.obj, database.obj.made
     incarnation, is_new = _noted()
+    # Before the token: what is kept must not be an epoch of before under the time of this one.
+    began_at = deployment.written_at(BEGAN)
     epoch = _epoch(incarnation, deployment.read(_TOKEN))
     if not (is_new and database.in_transaction()):  # what is noted in one may be taken back
         with _lock:
-            _seen = _Seen(pool=pool, made=made, epoch=epoch, at_s=time.monotonic())
+            _seen = _Seen(
+                pool=pool, made=made, epoch=epoch, began_at=began_at, at_s=time.monotonic()
+            )
     return epoch
 
 
@@ -120,8 +138,23 @@ def _noted() -> tuple[str, bool]:
 
 
 def _begin() -> None:
-    signs = [int(deployment.read(name) or 0) for name in (_TICK, _REACHABLE)]
-    deployment.write(BEGAN, str(max(signs)))
+    ticks = (int(deployment.read(name) or 0) for name in (_TICK, _REACHABLE))
+    last_sign = max(last_sign_before(), *ticks)  # no tick where the epoch before had not lasted
+    # Random, for anything else would come back with a backup, or with a server that was in charge
+    # before: agents would take it for an epoch to which they have told everything.
+    deployment.write(_TOKEN, secrets.token_hex(16))
+    deployment.write(BEGAN, str(last_sign), not_before=max(last_sign, _newest_deed()) + 1)
+    # Whatever its clock says, no tick of the sweep was in this epoch: the next one begins a grace.
+    deployment.write(_TICK, "0")
+
+
+def _newest_deed() -> int:
+    """The time (ms) of the newest task, claim and heartbeat.
+
+    A server that takes over may have a clock that is behind, and all that is older than its epoch
+    must look so.
+    """
+    return max(int(row[0] or 0) for deed in _NEWEST_DEEDS for row in execute(deed))
 
 
 def last_sign_before() -> int:
@@ -142,9 +175,6 @@ def bump(reason: str, *, grace_s: float = OUTAGE_GRACE_S) -> str:
     The new epoch. Nothing expires for `grace_s`.
     """
     with transaction():
-        # Random, for a number would come back with the backup: the second restore of one backup
-        # would look to agents like the first, and what they reported in between would stay lost.
-        deployment.write(_TOKEN, secrets.token_hex(16))
         deployment.write(_REASON, reason)
         _begin()
         _begin_grace(grace_s)
@@ -162,19 +192,13 @@ def tick(*, grace_s: float = OUTAGE_GRACE_S) -> bool:
     with transaction():
         _noted()
         last, now = deployment.read(_TICK), now_ms()
-        stale = _is_stale(last, now) or _is_stale(deployment.read(_REACHABLE), now)
-        away = stale or _is_unswept(deployment.written_at(BEGAN), last)
+        away = _is_stale(last, now) or _is_stale(deployment.read(_REACHABLE), now)
         began = away and now >= int(deployment.read(_GRACE) or 0)
         if away:
             _begin_grace(grace_s)
         deployment.write(_TICK, str(now_ms()))
     _read()
     return began
-
-
-def _is_unswept(epoch_began_at: int | None, last_tick: str | None) -> bool:
-    """Whether an epoch began since the last tick; in its very millisecond counts as since."""
-    return epoch_began_at is not None and (last_tick is None or epoch_began_at >= int(last_tick))
 
 
 @retried
@@ -194,7 +218,7 @@ def in_grace() -> bool:
     """
     _noted()
     now, last = now_ms(), deployment.read(_TICK)
-    if now < int(deployment.read(_GRACE) or 0) or _is_unswept(deployment.written_at(BEGAN), last):
+    if now < int(deployment.read(_GRACE) or 0):
         return True
     return _is_stale(last, now) or _is_stale(deployment.read(_REACHABLE), now)
 
@@ -215,8 +239,13 @@ def _incarnation() -> str:
 
 def _postgresql_identity() -> str:
     # The timeline of the WAL that is written now: the control file shows a promotion only later.
-    rows = execute("SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)")
+    rows = execute(
+        "SELECT CASE WHEN NOT pg_is_in_recovery() "
+        "THEN substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"
+    )
     timeline = rows[0][0]
+    if timeline is None:  # a standby that has not taken over yet: what it says may be old
+        raise ConnectionLost
     try:
         with transaction():  # a savepoint where one is open: a refusal must not spoil it
             system = execute("SELECT system_identifier FROM pg_control_system()")[0][0]
@@ -228,9 +257,11 @@ def _postgresql_identity() -> str:
 
 def _mysql_identity() -> str:
     name = "server_uid" if is_mariadb() else "server_uuid"
-    rows = execute("SHOW GLOBAL VARIABLES LIKE %s", (name,))
-    # MariaDB before 10.11 has no server_uid: then as with SQLite.
-    return f"{name}/{rows[0][1]}" if rows and rows[0][1] else _stored_identity()
+    rows = execute("SHOW GLOBAL VARIABLES WHERE variable_name IN (%s, 'server_id')", (name,))
+    said = {str(row[0]): str(row[1]) for row in rows}
+    # MariaDB before 10.11 has no server_uid: then as with SQLite. A server whose files were copied
+    # from another's may share it; servers of one replication differ in their server_id.
+    return f"{name}/{said[name]}/{said['server_id']}" if said.get(name) else _stored_identity()
 
 
 def _stored_identity() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from airavata_scheduler.models import epoch
 from airavata_scheduler.models.counters import (
     CounterChanges,
     NodeStanding,
@@ -110,9 +111,13 @@ def _release_held(node: NodeFacts) -> Wakeups:
 
 @retried
 def _move_from_dead(node: NodeFacts, weights: dict[str, int]) -> Wakeups:
-    """Queued rows of resources without an agent go to the one that has most cores there."""
+    """Queued rows of resources without an agent go to the one that has most cores there.
+
+    Not in the grace after an outage of ours: those agents may only not have been heard of yet, and
+    may hold what a failover forgot.
+    """
     dead = sorted(compute_id for compute_id, weight in weights.items() if not weight)
-    if not dead or not any(weights.values()):
+    if not dead or not any(weights.values()) or epoch.in_grace():
         return Wakeups()
     best = max(weights, key=lambda compute_id: weights[compute_id])
     with transaction():

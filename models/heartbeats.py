@@ -6,13 +6,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from airavata_scheduler.models import epoch
 from airavata_scheduler.models.agent_session import Session, live_session
 from airavata_scheduler.models.database import change, execute, now_sql, retried
 from airavata_scheduler.models.fields import canonical_json
 from airavata_scheduler.models.lease_records import HoldVerdict, LeaseName, Mark, Phase
 from airavata_scheduler.models.releasing import reconcile_session
-from airavata_scheduler.models.retelling import HOLD_S, is_under_way, noted
+from airavata_scheduler.models.retelling import HOLD_S, has_told, is_under_way, noted
 from airavata_scheduler.models.starting import mark
 from airavata_scheduler.models.task_rows import LEASED
 from airavata_scheduler.models.wakeups import Wakeups
@@ -51,10 +50,10 @@ def heartbeat(
     if session is None:
         return Beat(want_full=False, verdicts=[])
     wakeups = mark(session_id, marks)
-    if is_under_way(session, hold_s) and settled == epoch.current():
+    if is_under_way(session, hold_s) and has_told(session, settled):
         wakeups.computes.add(session.compute_id)  # perhaps it was the last one that was waited for
     if full is not None:
-        reconciled = reconcile_session(session_id, full, unresolved_claims)
+        reconciled = reconcile_session(session_id, full, unresolved_claims, settled=settled)
         wakeups.merge(reconciled.wakeups)
         told: list[tuple[LeaseName, HoldVerdict]] = [
             (lease, verdict)

@@ -19,9 +19,10 @@ _LEASE = re.compile(
 
 Phase = Literal["running", "finalizing"]
 OutcomeWord = Literal["completed", "failed", "cancelled", "refused", "lost"]
-StartVerdict = Literal["ok", "cancel", "superseded", "finished", "gone"]
-ReportWord = Literal["accepted", "duplicate", "conflict", "superseded", "gone", "invalid"]
-ReleaseVerdict = Literal["released", "superseded", "finished", "gone", "started"]
+# `later` is said to nobody: the item is left unanswered, and its agent asks again.
+StartVerdict = Literal["ok", "cancel", "superseded", "finished", "gone", "later"]
+ReportWord = Literal["accepted", "duplicate", "conflict", "superseded", "gone", "invalid", "later"]
+ReleaseVerdict = Literal["released", "superseded", "finished", "gone", "started", "later"]
 HoldVerdict = Literal["keep", "cancel", "superseded", "report_again", "gone"]
 
 

@@ -183,6 +183,7 @@ def _postgresql_lock() -> Iterator[None]:
         execute("SELECT pg_advisory_unlock(%s)", (PG_LOCK_KEY,))
         execute("RESET statement_timeout")
         execute("RESET lock_timeout")
+        database.obj.bound_waits(database.connection())
 
 
 @contextmanager

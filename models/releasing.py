@@ -16,14 +16,17 @@ from airavata_scheduler.models.lease_records import (
     ReleaseVerdict,
     Truth,
 )
+from airavata_scheduler.models.patience import Wanted, leaving_locked
 from airavata_scheduler.models.report_rules import is_current, is_newest
+from airavata_scheduler.models.retelling import may_be_reported
 from airavata_scheduler.models.settling import Settlement, settle
 from airavata_scheduler.models.starting import PHASES
 from airavata_scheduler.models.states import Outcome, TaskState
 from airavata_scheduler.models.sweeping import end_unreported
-from airavata_scheduler.models.task_rows import LEASED, TaskRow, lock_tasks, read_tasks
+from airavata_scheduler.models.task_rows import LEASED, TaskRow, read_tasks
 
 
+@leaving_locked
 @retried
 def release(session_id: str, leases: Sequence[LeaseName], reason: str) -> Released:
     """Give back leases whose payload has not started; no budget pays for it.
@@ -33,12 +36,14 @@ def release(session_id: str, leases: Sequence[LeaseName], reason: str) -> Releas
     """
     with transaction():
         session = live_session(session_id)
-        rows = lock_tasks(lease.task_id for lease in leases)
+        wanted = Wanted(lease.task_id for lease in leases)
         verdicts: list[ReleaseVerdict] = []
         given_back: dict[str, TaskRow] = {}
         for lease in leases:
-            row = rows.get(lease.task_id)
+            row = wanted.rows.get(lease.task_id)
             verdict = _release_verdict(row, lease, session.agent_id)
+            if wanted.leaves(lease.task_id):
+                verdict = "later"
             verdicts.append(verdict)
             if row is not None and verdict == "released" and row.lease_id is not None:
                 given_back[row.id] = row
@@ -78,6 +83,7 @@ def _given_back(row: TaskRow, reason: str) -> Settlement:
     return Settlement(row=row, state=TaskState.QUEUED, reason=reason[:2000])
 
 
+@leaving_locked
 @retried
 def reconcile_session(
     session_id: str,
@@ -85,28 +91,37 @@ def reconcile_session(
     unresolved_claims: Collection[str],
     *,
     absent_for_s: float = 60.0,
+    settled: str | None = None,
 ) -> Reconciled:
     """Compare the full list of what an agent holds with what it was granted.
 
     `held` pairs each lease with its phase (None: not started). A lease that is not current but
     unclaimed is attached again; one that is current, but neither in the list nor of an unresolved
     claim, is given back, provided that it was granted `absent_for_s` seconds ago or earlier: a list
-    may have been under way while a claim was answered. At the start of a session that is 0.
+    may have been under way while a claim was answered. At the start of a session that is 0. Nor are
+    those given back that may have been reported, which the database forgot: `settled` is the epoch
+    to which the agent has told everything.
     """
+    phases = dict(held)
     with transaction():
         session = live_session(session_id)
-        listed = {lease.task_id for lease, _ in held}
-        absent = _absent(session, listed, set(unresolved_claims), int(absent_for_s * 1000))
-        rows = lock_tasks(listed | absent)
-        phases = dict(held)
-        holding = Holding(session, rows)
-        verdicts = {lease: _listed(holding, lease, phases[lease]) for lease in latest_first(phases)}
+        absent = _absent(session, phases, set(unresolved_claims), int(absent_for_s * 1000))
+        wanted = Wanted(lease.task_id for lease in [*phases, *absent])
+        holding = Holding(session, wanted.rows)
+        verdicts: dict[LeaseName, HoldVerdict] = {
+            # What somebody else has locked for long is as it was: the next list may know more.
+            lease: "keep"
+            if wanted.leaves(lease.task_id)
+            else _listed(holding, lease, phases[lease])
+            for lease in latest_first(phases)
+        }
         missing = [
             row
-            for task_id in absent
-            if (row := rows.get(task_id)) is not None
+            for lease in absent
+            if (row := holding.row(lease)) is not None
+            and is_current(row, lease, session.agent_id)
             and row.session_id == session.id
-            and row.state.is_leased
+            and not may_be_reported(row, session, settled)
         ]
         # Statistics before counters, as a report locks them.
         settlements = _missing(missing, session.now)
@@ -141,19 +156,22 @@ def _missing(rows: list[TaskRow], now: int) -> list[Settlement]:
     ]
 
 
-def _absent(session: Session, listed: set[str], unresolved: set[str], older_ms: int) -> set[str]:
-    """Tasks of the session's leases that the list leaves out."""
+def _absent(
+    session: Session, listed: Collection[LeaseName], unresolved: set[str], older_ms: int
+) -> list[LeaseName]:
+    """The session's leases that the list leaves out."""
     rows = execute(
-        f"SELECT id, claim_id, leased_at FROM tasks WHERE session_id = %s AND state IN {LEASED}",
+        "SELECT id, attempt, lease_id, claim_id, leased_at FROM tasks "
+        f"WHERE session_id = %s AND state IN {LEASED}",
         [session.id],
     )
-    return {
-        row[0]
-        for row in rows
-        if row[0] not in listed
-        and row[1] not in unresolved
-        and (row[2] is None or row[2] <= session.now - older_ms)
-    }
+    return [
+        lease
+        for task_id, attempt, lease_id, claim_id, leased_at in rows
+        if (lease := LeaseName(task_id, attempt, lease_id)) not in listed
+        and claim_id not in unresolved
+        and (leased_at is None or leased_at <= session.now - older_ms)
+    ]
 
 
 def _hold_verdict(holding: Holding, lease: LeaseName) -> HoldVerdict:

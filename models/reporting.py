@@ -22,6 +22,7 @@ from airavata_scheduler.models.lease_records import (
     ReportVerdict,
 )
 from airavata_scheduler.models.node_facts import NodeFacts, facts_of
+from airavata_scheduler.models.patience import Wanted, leaving_locked
 from airavata_scheduler.models.report_rules import (
     OUTCOMES,
     digest,
@@ -32,20 +33,22 @@ from airavata_scheduler.models.report_rules import (
 )
 from airavata_scheduler.models.rows import insert_rows
 from airavata_scheduler.models.settling import settle
-from airavata_scheduler.models.task_rows import TaskRow, lock_tasks, read_tasks
+from airavata_scheduler.models.task_rows import TaskRow, read_tasks
 from airavata_scheduler.models.wakeups import Wakeups
 
 BATCH = 500  # reports in one transaction
 BATCH_DEPENDENTS = 5000  # instances that one transaction may add below its tasks
 
 _ACCEPTED = ReportVerdict(verdict="accepted")
+_LATER = ReportVerdict(verdict="later")
 
 
 def report(session_id: str, reports: Sequence[Report]) -> Reported:
     """Take in how attempts ended; a verdict for each, in order. One bad item never blocks the rest.
 
     A report that is repeated gets `duplicate`, or `conflict` when it says something else: the first
-    one counts, the second is kept in the timeline. Raises NotFound or Conflict as `live_session`.
+    one counts, the second is kept in the timeline. `later`: somebody else has locked the task for
+    long, and the report has to come again. Raises NotFound or Conflict as `live_session`.
     """
     verdicts: list[ReportVerdict] = []
     wakeups = Wakeups()
@@ -84,6 +87,7 @@ def _own_below(node: NodeFacts) -> int:
     return sum(child.own for child in facts_of(node.children).values()) if node.children else 0
 
 
+@leaving_locked
 @retried
 def _report_batch(session_id: str, reports: list[Report]) -> Reported:
     with transaction():
@@ -96,7 +100,8 @@ class _Batch:
 
     def __init__(self, session: Session, reports: list[Report]) -> None:
         self.session, self.reports = session, reports
-        self.rows = lock_tasks(r.lease.task_id for r in reports)
+        self.wanted = Wanted(r.lease.task_id for r in reports)
+        self.rows = self.wanted.rows
         self.facts = facts_of(row.node_id for row in self.rows.values())
         self.staged = _staged(reports)
         self.known = attempts.digests_of(self._not_current())
@@ -127,6 +132,8 @@ class _Batch:
 
     def _verdict(self, item: Report) -> ReportVerdict:
         row = self.rows.get(item.lease.task_id)
+        if self.wanted.leaves(item.lease.task_id):
+            return _LATER
         earlier = self._earlier_digest(item)
         if earlier is not None:
             return self._again(item, row, earlier)

@@ -3,6 +3,7 @@
 A result that was acknowledged and that the database lost is taken back while its task is unclaimed
 (I3 by I2). So tasks from before the loss wait until every agent that was there has told all that
 it knows; newer tasks do not. An agent that does not come back holds them up for a bounded time.
+Nor are leases from before given back meanwhile that an agent does not list.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from airavata_scheduler.models import epoch
 from airavata_scheduler.models.agent_session import Session
 from airavata_scheduler.models.database import execute
+from airavata_scheduler.models.task_rows import TaskRow
 
 HOLD_S = epoch.OUTAGE_GRACE_S
 ALIVE_MS = 90_000  # whoever was heard so long before the last sign of life of the epoch before
@@ -45,6 +47,23 @@ def held_up_until(session: Session, hold_s: float) -> int | None:
     if not is_under_way(session, hold_s):
         return None
     rows = execute(_OTHERS, [session.compute_id, epoch.last_sign_before() - ALIVE_MS])
-    present = epoch.current()
-    told = all(json.loads(free or "{}").get(_SETTLED) == present for (free,) in rows)
+    told = all(has_told(session, json.loads(free or "{}").get(_SETTLED)) for (free,) in rows)
     return None if told else session.epoch_began_at
+
+
+def has_told(session: Session, settled: str | None) -> bool:
+    """Whether an agent that says this has told the present epoch all that was acknowledged."""
+    return settled == epoch.begun_at(session.epoch_began_at)
+
+
+def may_be_reported(row: TaskRow, session: Session, settled: str | None) -> bool:
+    """Whether a lease that its agent does not list may have been reported before the loss.
+
+    Its agent dropped it when that was acknowledged, and will tell it again. Waited for as long as
+    the agent lives and has not told everything: where the lease was given back, the result would
+    be refused.
+    """
+    began_at = session.epoch_began_at
+    if began_at is None or (row.leased_at is not None and row.leased_at >= began_at):
+        return False
+    return not has_told(session, settled)

@@ -76,7 +76,9 @@ def update_rows(
     for batch in _batches(rows, len(key_columns)):
         source, parameters = values_table(table, columns, batch)
         if dialect() == "mysql":
-            sql = f'UPDATE "{table}" AS t JOIN {source} ON {matched} SET {assignments}'
+            # By the key, or a small table is read whole, and rows of others are waited for.
+            whole = f'"{table}" AS t FORCE INDEX (PRIMARY)'
+            sql = f"UPDATE {source} STRAIGHT_JOIN {whole} ON {matched} SET {assignments}"
             sql += f" WHERE {where_sql}" if where_sql else ""
         else:
             sql = f'UPDATE "{table}" AS t SET {assignments} FROM {source} WHERE {condition}'

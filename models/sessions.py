@@ -92,7 +92,7 @@ def open_session(
     with transaction():
         compute_id, previous_id, swaps = _lock_agent(agent_id)
         session_id, now = new_id(), now_ms()
-        free = noted({}, epoch.current() if settled == "" else settled)
+        told = epoch.current() if settled == "" else settled
         superseded = _supersede(previous_id, session_id, now)
         insert_rows(
             "agent_sessions",
@@ -100,7 +100,7 @@ def open_session(
             [
                 (
                     *(session_id, agent_id, compute_id, boot_id[:128], state_folder_id[:128]),
-                    *(now, now, len(leases), mode, canonical_json(free), 0, 0),
+                    *(now, now, len(leases), mode, canonical_json(noted({}, told)), 0, 0),
                 )
             ],
         )
@@ -111,7 +111,9 @@ def open_session(
             [session_id, now, version[:64], *described, agent_id],
         )
         # Nothing of this agent can be under way: the older session may not claim any more.
-        reconciled = reconcile_session(session_id, leases, unresolved_claims, absent_for_s=0)
+        reconciled = reconcile_session(
+            session_id, leases, unresolved_claims, absent_for_s=0, settled=told
+        )
     return Opened(
         session_id=session_id,
         compute_id=compute_id,

@@ -215,6 +215,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _setting("API_WORKERS", integer(1, 256), "2", "Processes of the API."),
     _setting("API_THREADS", integer(4, 1024), "32", "Threads of each API process."),
+    _setting(
+        "API_CONNECTIONS",
+        integer(64, 65_536),
+        "8192",
+        "Open connections of each API process, at most; each agent keeps one or two.",
+    ),
     _setting("QUEUE_WORKERS", integer(1, 64), "1", "RQ worker processes of a daemon."),
     _setting("MAX_BODY_BYTES", integer(65_536, 2**31), "16777216", "Largest JSON body."),
     _setting(

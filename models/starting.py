@@ -12,27 +12,33 @@ from airavata_scheduler.models.agent_session import live_session
 from airavata_scheduler.models.database import retried, transaction
 from airavata_scheduler.models.holding import Holding, latest_first
 from airavata_scheduler.models.lease_records import LeaseName, Mark, Started, StartVerdict
+from airavata_scheduler.models.patience import Wanted, leaving_locked
 from airavata_scheduler.models.report_rules import is_current, is_newest
 from airavata_scheduler.models.states import TaskState
-from airavata_scheduler.models.task_rows import TaskRow, lock_tasks
+from airavata_scheduler.models.task_rows import TaskRow
 from airavata_scheduler.models.wakeups import Wakeups
 
 PHASES = {"running": TaskState.RUNNING, "finalizing": TaskState.FINALIZING}
 
 
+@leaving_locked
 @retried
 def start(session_id: str, leases: Sequence[LeaseName]) -> Started:
     """Ask for leave to start payloads; a verdict for each lease, in order.
 
     `ok` passes the gate (again and again), `cancel` asks to report `cancelled` instead, `finished`
     says that the lease's result was accepted, `superseded` that another lease holds the task,
-    `gone` that there is no such task. Raises NotFound or Conflict as `live_session`.
+    `gone` that there is no such task, `later` that somebody has locked it for long. Raises NotFound
+    or Conflict as `live_session`.
     """
     with transaction():
         session = live_session(session_id)
-        rows = lock_tasks(lease.task_id for lease in leases)
-        holding = Holding(session, rows)
-        verdicts = {lease: _start(holding, lease) for lease in latest_first(leases)}
+        wanted = Wanted(lease.task_id for lease in leases)
+        holding = Holding(session, wanted.rows)
+        verdicts: dict[LeaseName, StartVerdict] = {
+            lease: "later" if wanted.leaves(lease.task_id) else _start(holding, lease)
+            for lease in latest_first(leases)
+        }
         return Started(verdicts=[verdicts[lease] for lease in leases], wakeups=holding.write())
 
 
@@ -48,6 +54,7 @@ def _start(holding: Holding, lease: LeaseName) -> StartVerdict:
     return "finished" if finished and is_newest(row, lease, session.agent_id) else "superseded"
 
 
+@leaving_locked
 @retried
 def mark(session_id: str, marks: Sequence[Mark]) -> Wakeups:
     """Take in the phases that payloads have reached, from a heartbeat.
@@ -59,8 +66,7 @@ def mark(session_id: str, marks: Sequence[Mark]) -> Wakeups:
         return Wakeups()
     with transaction():
         session = live_session(session_id)
-        rows = lock_tasks(m.lease.task_id for m in marks)
-        holding = Holding(session, rows)
+        holding = Holding(session, Wanted(m.lease.task_id for m in marks).rows)
         for one in marks:
             row, state = holding.row(one.lease), PHASES[one.phase]
             if row is None or not is_current(row, one.lease, session.agent_id):

@@ -11,7 +11,16 @@ import json
 from collections.abc import Iterable, Sequence
 
 from airavata_scheduler.models import attempts, epoch, history, stats
-from airavata_scheduler.models.database import change, execute, marks, now_ms, retried, transaction
+from airavata_scheduler.models.database import (
+    Contended,
+    change,
+    execute,
+    marks,
+    now_ms,
+    retried,
+    transaction,
+)
+from airavata_scheduler.models.patience import Wanted, leaving_locked
 from airavata_scheduler.models.report_rules import lost
 from airavata_scheduler.models.settling import Settlement, settle
 from airavata_scheduler.models.states import Outcome, TaskState
@@ -20,7 +29,6 @@ from airavata_scheduler.models.task_rows import (
     TASK_COLUMNS,
     TaskRow,
     for_update,
-    lock_tasks,
     task_row,
 )
 from airavata_scheduler.models.wakeups import Wakeups
@@ -62,11 +70,12 @@ def expire_offers(*, offer_ack_s: float = 60.0, limit: int = 1000) -> Wakeups:
     return wakeups
 
 
+@leaving_locked
 @retried
 def _lapse(task_ids: list[str]) -> Wakeups:
     began = history.now()
     with transaction():
-        rows = lock_tasks(task_ids).values()
+        rows = Wanted(task_ids).rows.values()
         now = now_ms()
         lapsed = [
             _lapsed(row)
@@ -107,7 +116,11 @@ def expire_sessions(*, requeue_after_s: float = 900.0, limit: int = 1000) -> Wak
         for (session_id,) in silent:
             count = _PART
             while left > 0 and count == _PART:
-                count, woken = expire_session(session_id, min(left, _PART), after_ms)
+                try:
+                    count, woken = expire_session(session_id, min(left, _PART), after_ms)
+                except Contended:
+                    # Somebody holds one of its tasks locked for long: the other sessions go on.
+                    break
                 wakeups.merge(woken)
                 left -= count
     return wakeups

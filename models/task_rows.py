@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from airavata_scheduler.models.database import dialect, execute, marks
+from airavata_scheduler.models.database import dialect, execute, marks, skip_locked
 from airavata_scheduler.models.states import TaskState
 
 
@@ -56,13 +56,17 @@ def for_update() -> str:
     return "" if dialect() == "sqlite" else " FOR UPDATE"
 
 
-def lock_tasks(task_ids: Iterable[str]) -> dict[str, TaskRow]:
-    """The named tasks that exist, locked in the order of their ids until the transaction ends."""
+def lock_tasks(task_ids: Iterable[str], *, leaves_locked: bool = False) -> dict[str, TaskRow]:
+    """The named tasks that exist, locked in the order of their ids until the transaction ends.
+
+    With `leaves_locked` only those that nobody else has locked; nothing is waited for.
+    """
     wanted = sorted(set(task_ids))
     if not wanted:
         return {}
+    lock = skip_locked() if leaves_locked else for_update()
     rows = execute(
-        f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({marks(wanted)}) ORDER BY id{for_update()}",
+        f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({marks(wanted)}) ORDER BY id{lock}",
         wanted,
     )
     return {row[0]: task_row(row) for row in rows}

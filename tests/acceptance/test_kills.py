@@ -14,6 +14,8 @@ import redis
 from tests.acceptance.system import LocalSystem
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.campaign
+
 TASKS = 100
 # Each payload appends one line to a ledger outside our stores when it starts, and one when it ends.
 # O_APPEND makes the lines whole.

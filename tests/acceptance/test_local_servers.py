@@ -156,6 +156,7 @@ def test_a_second_start_initialises_nothing_again(own: LocalSystem) -> None:
     assert len(revocations) == 2  # one request and its answer
 
 
+@pytest.mark.campaign
 def test_a_set_up_that_was_cut_short_is_finished(own: LocalSystem) -> None:
     """Initialised and killed before the role was there: the recovery key makes a root token."""
     start(own)
@@ -168,6 +169,7 @@ def test_a_set_up_that_was_cut_short_is_finished(own: LocalSystem) -> None:
     assert logged_in(own)
 
 
+@pytest.mark.campaign
 def test_a_first_start_that_was_cut_short_begins_anew(own: LocalSystem) -> None:
     """Killed before the recovery key was kept: nothing can be in the store."""
     start(own)

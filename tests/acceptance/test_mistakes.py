@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -13,7 +12,8 @@ from pathlib import Path
 import psutil
 
 from tests.acceptance.system import BIN, LocalSystem, bare_environment
-from tests.servers.programs import free_port, missing
+from tests.servers.programs import free_port
+from tests.small_disk import small_disk
 from tests.waiting import wait_until
 
 SOON_S = 15.0  # "within seconds", with much room on a busy machine
@@ -219,20 +219,6 @@ def test_a_running_task_is_cancelled(local: LocalSystem, folder: Path) -> None:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of its own, small and in memory."""
-    if os.getuid() != 0:
-        missing("root, which mounts the small disk")
-    folder.mkdir()
-    size = f"size={FULL_DISK_MB}m"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "airavata", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-@contextmanager
 def agent_on(local: LocalSystem, disk: Path, compute: str) -> Iterator[None]:
     """An agent of its own compute resource whose every file is on `disk`."""
     status = local.status()
@@ -272,7 +258,7 @@ def test_the_disk_of_the_agent_is_full(local: LocalSystem, folder: Path) -> None
     )
     path, name = experiment(folder, script, "task_outputs: {RESULT: result.txt}")
 
-    with small_disk(folder / "disk") as disk, agent_on(local, disk, "small"):
+    with small_disk(folder / "disk", FULL_DISK_MB) as disk, agent_on(local, disk.path, "small"):
         done = local.airavata(
             "experiment", "run", path, "--compute", "small", "--watch", "--timeout", "100s"
         )

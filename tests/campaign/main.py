@@ -87,7 +87,7 @@ def run(options: Options, folder: Path) -> Result:
         chaos.end()
         stuck = watch.until(lambda: outcome.open_tasks() == 0, timeout_s=options.rest_s)
         result.remarks += [] if stuck is None else [stuck]
-        result.wrong_results = _wrong_results(made, work)
+        result.wrong_results = wrong_results(made, work)
         keeper.rest()
         ended = outcome.note_all(Notes(made.histories, "outcome"), work.submitted.with_outputs)
         record = read(made.histories, made.ledger)
@@ -130,7 +130,7 @@ class _Watch:
             self._note("untimed", tasks=late)
 
 
-def _wrong_results(made: Site, work: Work) -> int:
+def wrong_results(made: Site, work: Work) -> int:
     """How many completed calls did not give the square of their number."""
     wrong = 0
     ids = list(work.submitted.calls)

@@ -171,7 +171,7 @@ class Site:
     def client(self, http: httpx.BaseTransport | None = None) -> Client:
         """The SDK as the campaign's user, patient with outages."""
         environ = {"HOME": str(self.deployment.folder)}
-        return Client(project=PROJECT, environ=environ, away_for_s=600.0, http=http)
+        return Client(project=PROJECT, environ=environ, retry_for_s=600.0, http=http)
 
     def agent_home(self, name: str) -> Path:
         """The state folder of an agent."""

@@ -37,8 +37,10 @@ class Reference(Rules):
         compute: str,
         listed: list[tuple[LeaseName, Phase | None]],
         unresolved: list[str],
+        *,
+        is_new: bool = False,
     ) -> list[str]:
-        """A new session of the agent; the verdicts on what it lists."""
+        """A new session of the agent (`is_new`: of an empty journal); verdicts on what it lists."""
         before = self.sessions.get(self.newest.get(agent, ""))
         session = Session(id=session_id, agent=agent, compute=compute)
         self.sessions[session_id] = session
@@ -49,6 +51,7 @@ class Reference(Rules):
             for task in self.tasks.values():
                 if task.state.is_leased and task.session == before.id:
                     task.session = session_id
+        session.settled = self.epoch if is_new else None
         return self.reconcile(session, listed, unresolved, spare_young=False)
 
     def reconcile(
@@ -59,7 +62,10 @@ class Reference(Rules):
         *,
         spare_young: bool,
     ) -> list[str]:
-        """The full list of what an agent holds: verdicts; what it leaves out goes back."""
+        """The full list of what an agent holds: verdicts; what it leaves out goes back.
+
+        But not what it may have reported, before a failover that it has not told everything yet.
+        """
         verdicts = self.latest_first(
             dict(listed), lambda lease, phase: self._listed(session, lease, phase)
         )
@@ -69,6 +75,8 @@ class Reference(Rules):
             if not mine or task.held in names or task.claim in unresolved:
                 continue
             if task.young and spare_young:
+                continue
+            if (task.leased_in or 0) < self.epoch and session.settled != self.epoch:
                 continue
             if task.state is T.LEASED:
                 self.requeue(task)

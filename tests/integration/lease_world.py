@@ -148,9 +148,9 @@ class LeaseWorld(RuleBasedStateMachine):
         opened = agent.open(leases=listed, unresolved_claims=unresolved, settled=settled)
         session_id, compute = opened.session_id, self.computes[agent.id]
         self.owners[session_id] = agent.id
-        wanted = self.reference.open(agent.id, session_id, compute, listed, unresolved)
-        if is_new:
-            self.reference.sessions[session_id].settled = self.reference.epoch
+        wanted = self.reference.open(
+            agent.id, session_id, compute, listed, unresolved, is_new=is_new
+        )
         self.told_alike(opened.verdicts, wanted)
         self.may_run([lease for lease, _ in listed], wanted)
         self.after(opened.wakeups)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from airavata_scheduler.functions import agent_sessions
-from airavata_scheduler.functions.agent_shedding import load
+from airavata_scheduler.functions.admission import load
 from airavata_scheduler.models import epoch, flow
 from airavata_scheduler.models.database import database
 from airavata_scheduler.models.tables import Agent, AgentSession, ComputeResource, Task
@@ -287,7 +287,7 @@ def test_long_polls_hold_a_quarter_of_the_threads(make_api: MakeApi) -> None:
     waiting = threading.Thread(target=lambda: wire.claim(1, wait_s=3))
     waiting.start()
 
-    wait_until(lambda: load._waiting == 1, message="the first long-poll")
+    wait_until(lambda: load.waiting == 1, message="the first long-poll")
     began_s = time.monotonic()
     answer = second.claim(1, wait_s=20)
     took_s = time.monotonic() - began_s
@@ -304,43 +304,15 @@ def test_a_long_poll_holds_no_database_connection(make_api: MakeApi) -> None:
     database.close()
     waiting = threading.Thread(target=lambda: wire.claim(1, wait_s=5))
     waiting.start()
-    wait_until(lambda: load._waiting == 1, message="the long-poll")
+    wait_until(lambda: load.waiting == 1, message="the long-poll")
     lowest = wait_until(
-        lambda: load._waiting == 1 and not database.obj._in_use,
+        lambda: load.waiting == 1 and not database.obj._in_use,
         timeout_s=3,
         message="the connection's return",
     )
     waiting.join()
 
     assert lowest
-
-
-@pytest.mark.parametrize("database_kind", ["sqlite"])
-def test_overload_sheds_claims_then_logs_then_starts(make_api: MakeApi) -> None:
-    """As work piles up claims are refused first; heartbeats and reports never are."""
-
-    wire = Wire.enrolled(make_api(API_THREADS="20"))
-    wire.submit(sweep("1..1"))
-    lease = wire.claim(1)["leases"][0]["lease"]
-
-    def refused(busy: int) -> list[str]:
-        load._working = busy
-        answers = {
-            "claim": wire.call("POST", "/leases/claim", wire.claim_body(1)),
-            "log": wire.patch_log(lease, 0, b"x"),
-            "start": wire.call("POST", "/leases/start", {"leases": [lease]}),
-            "heartbeat": wire.call("POST", "/heartbeat", {"seq": busy}),
-            "report": wire.call("POST", "/reports", {"items": []}),
-        }
-        load._working = 0
-        shed = {name: answer for name, answer in answers.items() if answer.status_code == 503}
-        assert all(int(answer.headers["Retry-After"]) >= 1 for answer in shed.values())
-        return list(shed)
-
-    assert refused(5) == []
-    assert refused(14) == ["claim"]
-    assert refused(16) == ["claim", "log"]
-    assert refused(200) == ["claim", "log", "start"]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"])

@@ -119,6 +119,7 @@ def test_payloads_outlive_agent_and_shepherd(twin: AgentApi, agent: AgentProcess
     agent.done()
 
     assert agent.lines() == ["ran"]
+    assert "adopted 1 payloads" in agent.log.read_text()
     assert (twin.result(task) or {})["outcome"] == "completed"
 
 

@@ -8,14 +8,17 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airavata_scheduler.agent import pool_worker, processes
 from airavata_scheduler.agent.framing import bind_socket, connect_socket, frame, read_json
+from airavata_scheduler.agent.journal_state import DOUBTED, Entry
 from airavata_scheduler.agent.places import Places
 from airavata_scheduler.agent.pool_worker import read_ledger
+from airavata_scheduler.agent.recovery import Recovery
 from airavata_scheduler.agent.wrapper import DUPLICATE, Wrapper
 from tests.waiting import wait_until
 
@@ -54,6 +57,20 @@ def test_a_second_wrapper_of_a_lease_ends_as_a_duplicate(tmp_path: Path) -> None
     assert (first, second) == (0, DUPLICATE)
     assert (tmp_path / "ledger").read_text() == "ran\n"
     assert (read_json(folder / "exit.json") or {})["exit_code"] == 0
+
+
+def test_a_lease_that_was_dropped_in_doubt_is_not_started_later(tmp_path: Path) -> None:
+    """The agent died with its order on the way to the shepherd, and its journal is torn."""
+    folder = Places(tmp_path).make("t.1." + "0" * 32)
+    runtime: Any = SimpleNamespace(places=Places(tmp_path), boot_id="b")
+    entry = Entry({"lease": folder.name}, DOUBTED)
+
+    is_here = Recovery(runtime)._is_here(folder.name, entry)
+    late = _in_child(Wrapper(_order(folder, f"echo ran >> {tmp_path}/ledger")).run)
+
+    assert not is_here
+    assert late == DUPLICATE
+    assert not (tmp_path / "ledger").exists()
 
 
 def test_the_end_is_on_the_disk_before_it_is_seen(

@@ -24,7 +24,10 @@ from tests.live_api import LiveApi, live
 from tests.waiting import wait_until
 from tests.wire_agent import artifact_item, completed
 
-pytestmark = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True),
+]
 DAY_S = 86_400
 
 

@@ -212,3 +212,43 @@ def in_thread(deed: Callable[[], None]) -> None:
     thread = threading.Thread(target=deed)
     thread.start()
     wait_until(lambda: not thread.is_alive(), message="the thread to end")
+
+
+def test_a_connection_that_could_not_be_made_ready_is_not_used(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It might have another time zone, or wait for locks without end."""
+    pool = db.database.obj
+    pool.close_all()
+    prepare, tries = type(pool)._initialize_connection, []
+
+    def fails_once(self: object, connection: object) -> None:
+        tries.append(connection)
+        if len(tries) == 1:
+            raise RuntimeError("the server did not take a setting")
+        prepare(self, connection)
+
+    monkeypatch.setattr(type(pool), "_initialize_connection", fails_once)
+    with pytest.raises(RuntimeError):
+        db.checked_connection()
+
+    db.checked_connection()
+    assert len(set(map(id, tries))) == len(tries) == 2
+
+
+def test_what_is_busy_is_not_tried_for_longer_than_a_caller_waits(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that each try waits for in vain ends the call with the first try after 5 s."""
+    monkeypatch.setattr(db, "RETRIED_FOR_S", 0.0)
+    tries: list[int] = []
+
+    @db.retried
+    def busy() -> None:
+        tries.append(1)
+        raise db.Contended
+
+    with pytest.raises(db.Contended):
+        busy()
+
+    assert len(tries) == 1

@@ -10,6 +10,7 @@ import pytest
 from airavata_scheduler.models import database as db
 from airavata_scheduler.models import deployment, epoch, migrations
 from airavata_scheduler.models.rows import insert_rows
+from tests.integration.world import World, node
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.programs import running, server_folder
 from tests.waiting import wait_until
@@ -52,6 +53,7 @@ def test_a_bump_starts_a_new_epoch_with_grace(fresh_database: str) -> None:
 
 def test_the_same_backup_restored_twice_begins_two_epochs(fresh_database: str) -> None:
     """Otherwise agents would not report again what they reported after the first restore (I3)."""
+    epoch.tick()
     before = tuple(db.execute("SELECT name, value, at FROM deployment"))
     first = epoch.bump("restored the backup of Monday")
     db.execute("DELETE FROM deployment")
@@ -150,7 +152,10 @@ def test_the_server_is_known_by_its_own_identity(fresh_database: str) -> None:
 
 
 def test_a_promoted_standby_is_another_epoch() -> None:
-    """A restart keeps the epoch; a failover (a new timeline) changes it at once."""
+    """A restart keeps the epoch; a failover (a new timeline) changes it at once.
+
+    A standby that has not taken over yet is refused: nobody is judged by what it says.
+    """
     with server_folder("failover") as folder, running(PostgreSQL(folder)) as server:
         db.connect(server.url())
         migrations.upgrade()
@@ -162,6 +167,9 @@ def test_a_promoted_standby_is_another_epoch() -> None:
         server.stop()
         (server.data / "standby.signal").touch()
         server.start()
+        db.connect(server.url())
+        with pytest.raises(db.ConnectionLost):
+            epoch.current()
         server.run("SELECT pg_promote()")
         wait_until(lambda: in_charge(server), message="the promotion")
         db.connect(server.url())
@@ -198,3 +206,56 @@ def test_a_server_that_hides_its_identifier_still_has_an_epoch(
         db.connect(postgres_url)
         db.execute("DROP OWNED BY modest")
         db.execute("DROP ROLE modest")
+
+
+def test_a_former_server_that_takes_over_again_is_no_former_epoch(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents that were away meanwhile would think that they had told it everything (I3)."""
+    seen = [epoch.current()]
+    for server in ("the other server", "this server", "the other server"):
+        monkeypatch.setattr(epoch, "_incarnation", lambda server=server: server)
+        epoch.tick()
+        seen.append(epoch.current())
+
+    assert len(set(seen)) == 4
+
+
+def test_a_server_whose_clock_is_behind_begins_its_epoch_after_all_that_it_has(
+    fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its grace begins all the same, and what it knows from before looks older than the epoch."""
+    world = World()
+    agent = world.agent()
+    world.run(node("simulate", 2))
+    agent.claim(1)
+    epoch.tick()
+    monkeypatch.setitem(db.NOW_SQL, db.dialect(), f"({db.now_sql()} - 20000)")
+    monkeypatch.setattr(epoch, "_incarnation", lambda: "a server whose clock is behind")
+    assert epoch.in_grace()
+
+    assert epoch.tick()
+
+    assert epoch.in_grace()
+    began_at = deployment.written_at(epoch.BEGAN) or 0
+    older = db.execute("SELECT created_at, leased_at FROM tasks")
+    assert all(at < began_at for row in older for at in row if at is not None)
+    assert agent.claim(1) == []
+    (since,) = agent.claimed(1, hold_s=0).grants
+    assert since.leased_at >= began_at
+
+
+def test_a_copy_of_a_server_is_another_one(
+    mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB's own identity comes along with copied files; in a replication its number differs."""
+    db.connect(mariadb_url)
+    migrations.upgrade()
+    mine = epoch._incarnation()
+    monkeypatch.setattr(
+        epoch,
+        "execute",
+        lambda *asked: [(k, "4711" if k == "server_id" else v) for k, v in db.execute(*asked)],
+    )
+
+    assert epoch._incarnation() != mine

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airavata_scheduler.models import counters, flow, flow_control, leases
+from airavata_scheduler.models import counters, epoch, flow, flow_control, leases
 from airavata_scheduler.models.database import change, execute
 from airavata_scheduler.models.errors import BadInput, Conflict, NotFound
 from airavata_scheduler.models.flow_create import Selection
@@ -651,6 +651,24 @@ def test_rows_of_a_resource_whose_agents_left_move_to_another() -> None:
 
     assert experiment_state(experiment_id) == "COMPLETED"
     check_counters()
+
+
+def test_no_row_moves_while_agents_may_only_not_have_come_back_yet() -> None:
+    """After an outage of ours all of them look as if they had left; and rows that move are lost to
+    the leases of them that a failover forgot."""
+    world = World()
+    there = world.compute("there")
+    world.agent()
+    late = world.agent(there)
+    world.run(node("simulate", 20))
+    change("UPDATE agent_sessions SET heartbeat_at = 0 WHERE id = %s", [late.session_id])
+    before = execute("SELECT id, compute_id FROM tasks ORDER BY id")
+    epoch.bump("restored from a backup")
+
+    reconcile()
+
+    assert execute("SELECT id, compute_id FROM tasks ORDER BY id") == before
+    assert {row[1] for row in before} == {world.compute_id, there}
 
 
 def test_everything_due_is_derived_from_sql_alone() -> None:

@@ -124,6 +124,7 @@ def test_a_missing_file_breaks_the_stream_off(ada: LoggedIn, site: Site) -> None
         unpacked(taken)
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 def test_its_memory_does_not_grow(ada: LoggedIn, site: Site) -> None:
     """An archive of 192 MiB in three files is sent with a few MiB of memory."""
     identity = submit(ada, site, "1..3")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from argon2 import PasswordHasher
 
 from airavata_scheduler.functions import login_backoff, passwords
 from airavata_scheduler.functions.logins import open_login
@@ -20,6 +21,12 @@ HOME = "192.0.2.1"
 def the_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is, no wait is over in the middle of a test."""
     monkeypatch.setattr(login_backoff, "time", SimpleNamespace(monotonic=lambda: 1_000_000.0))
+
+
+@pytest.fixture(autouse=True)
+def a_try_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests try hundreds of passwords, and none looks at how they are kept."""
+    monkeypatch.setattr(passwords, "_hasher", PasswordHasher(1, 8, 1))
 
 
 def person(api: Api, name: str = "ada") -> LoggedIn:

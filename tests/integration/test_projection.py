@@ -727,7 +727,7 @@ class Walk:
         return None if found is None else self.root.request(method, f"{path}/{found}{tail}", body)
 
 
-@pytest.mark.parametrize("seed", [7, 20261126])
+@pytest.mark.parametrize("seed", [7, pytest.param(20261126, marks=pytest.mark.campaign)])
 def test_after_each_relay_spicedb_is_what_the_rows_say(
     api: Api, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

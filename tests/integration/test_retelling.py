@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from airavata_scheduler.models import epoch, sessions
 from airavata_scheduler.models.database import change, execute
-from tests.integration.world import Agent, World, node, work
+from airavata_scheduler.models.lease_records import Mark, Phase, Report
+from airavata_scheduler.models.states import TaskState
+from tests.integration.world import Agent, World, check_counters, node, work
 
 pytestmark = pytest.mark.usefixtures("fresh_database")
 
@@ -136,3 +141,98 @@ def test_the_first_epoch_holds_up_nothing(world: World) -> None:
     world.run(node("simulate", 3))
 
     assert len(agent.claim()) == 3
+
+
+def told_before_the_loss(world: World, agent: Agent) -> Report:
+    """A result that was acknowledged: the lost commits had it, and the row shows its lease."""
+    world.run(node("simulate", 1))
+    (grant,) = agent.claim(1)
+    change("UPDATE tasks SET leased_at = leased_at - 120000, created_at = created_at - 120000")
+    return Report(lease=grant.lease, outcome="completed")
+
+
+@pytest.mark.parametrize("phase", [None, "running"])
+def test_a_lease_whose_report_the_database_forgot_waits_for_it(
+    world: World, phase: Phase | None
+) -> None:
+    """Its agent does not list it any more: it is not given back before all has been told (I3)."""
+    agent = world.agent()
+    report = told_before_the_loss(world, agent)
+    if phase is not None:
+        agent.beat(marks=[Mark(lease=report.lease, phase=phase)])
+    before = epoch.current()
+    epoch.bump("restored from a backup")
+
+    agent.open(settled=before)
+    agent.beat(full=[], settled=before)
+
+    assert agent.report(report) == ["accepted"]
+    has_told(agent, full=[])
+    assert execute("SELECT state, lease_id FROM tasks") == [
+        (TaskState.COMPLETED, report.lease.lease_id)
+    ]
+    check_counters()
+
+
+@pytest.mark.parametrize("how", ["a new session", "a heartbeat"])
+def test_a_lease_that_is_not_told_of_goes_back_when_all_is_told(world: World, how: str) -> None:
+    """The agent had never received it, or its journal is gone."""
+    agent = world.agent()
+    told_before_the_loss(world, agent)
+    before = epoch.current()
+    epoch.bump("restored from a backup")
+    agent.beat(full=[], settled=before)
+    assert states() == [TaskState.LEASED]
+
+    if how == "a heartbeat":
+        has_told(agent, full=[])
+    else:
+        agent.open(settled="")  # a new journal: nothing was ever acknowledged to it
+
+    assert states() == [TaskState.QUEUED]
+    check_counters()
+
+
+def test_a_lease_of_the_present_epoch_does_not_wait(world: World) -> None:
+    """Its claim is known, so its report cannot have been forgotten."""
+    agent = world.agent()
+    before = epoch.current()
+    epoch.bump("restored from a backup")
+    world.run(node("simulate", 1))
+    agent.claim(1)
+
+    agent.open(settled=before)
+
+    assert states() == [TaskState.QUEUED]
+
+
+def test_an_epoch_that_another_process_has_begun_counts_at_once(
+    world: World, fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this one remembers of the epoch is looked up only every few seconds."""
+    monkeypatch.setattr(epoch, "CACHE_S", 3600.0)
+    agent, other = world.agent(), world.agent()
+    world.run(node("simulate", 2))
+    change("UPDATE tasks SET created_at = created_at - 1000")
+    before = epoch.current()
+    for one in (agent, other):
+        one.beat(settled=before)
+
+    bump_elsewhere(fresh_database)
+
+    assert epoch.current() == before
+    assert agent.claim(1) == []
+
+
+def states() -> list[int]:
+    """The states of all tasks."""
+    return [row[0] for row in execute("SELECT state FROM tasks")]
+
+
+def bump_elsewhere(url: str) -> None:
+    """Another process begins a new epoch in the same database."""
+    script = (
+        "import sys; from airavata_scheduler.models import database, epoch;"
+        "database.connect(sys.argv[1]); epoch.bump('restored from a backup')"
+    )
+    subprocess.run([sys.executable, "-c", script, url], check=True)

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from airavata_scheduler.models import leases, sessions, starting
+from airavata_scheduler.models import leases, patience, sessions
 from airavata_scheduler.models.database import change, connected, dialect, execute, now_ms
 from airavata_scheduler.models.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from airavata_scheduler.models.ids import new_id
@@ -71,13 +71,13 @@ def test_a_request_of_a_session_that_is_superseded_meanwhile_takes_no_lease_alon
 
     def lock_late(task_ids: Iterable[str]) -> dict[str, TaskRow]:
         # The second session locks its tasks the same way, and must not begin a third.
-        monkeypatch.setattr(starting, "lock_tasks", lock_tasks)
+        monkeypatch.setattr(patience, "lock_tasks", lock_tasks)
         other = Thread(target=supersede)
         other.start()
         other.join()
         return lock_tasks(task_ids)
 
-    monkeypatch.setattr(starting, "lock_tasks", lock_late)
+    monkeypatch.setattr(patience, "lock_tasks", lock_late)
     with pytest.raises(Conflict) as caught:
         if request_of == "start":
             leases.start(old, [lease])
@@ -145,6 +145,23 @@ def test_a_full_list_gives_back_only_what_is_old_enough() -> None:
     change("UPDATE tasks SET leased_at = leased_at - 120000")
     agent.beat(full=[])
 
+    assert counts(experiment_id) == {"queued": 1}
+    check_counters()
+
+
+def test_an_ended_lease_in_the_list_does_not_keep_the_present_one_of_its_task() -> None:
+    """The list names leases, not tasks: the agent never received the second one."""
+    world = World()
+    agent = world.agent()
+    experiment_id = world.run(node("simulate", 1, retries=1))
+    (first,) = agent.claim(1)
+    agent.fail([first])
+    available_now()
+    agent.claim(1)
+
+    opened = agent.open(leases=[(first.lease, "finalizing")])
+
+    assert opened.verdicts == ["superseded"]
     assert counts(experiment_id) == {"queued": 1}
     check_counters()
 

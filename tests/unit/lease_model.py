@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 Lease = tuple[int, int, int]  # agent, claim, attempt
+Result = tuple[Lease | None, str]  # whose, and its kind
 Message = tuple[Any, ...]
 
 
@@ -34,6 +35,8 @@ class Rules:
     epoch_changes: bool = True  # a failover that loses commits begins a new epoch
     answers_name_epoch: bool = True  # an acknowledgement says in which epoch it was committed
     claims_outrank_forgotten: bool = True  # a lease given out since shuts forgotten ones out
+    lists: bool = True  # an agent's full list ends a lease that it does not hold
+    waits_for_the_told: bool = True  # until each agent has reported again, nothing is decided anew
     cancel_stops_requeue: bool = True  # a cancelled task is never queued again
     cancel_spares_results: bool = True  # a cancel after the result changes nothing
     cancel_is_told: bool = True  # heartbeats and the gate tell the lease's agent to stop
@@ -45,6 +48,7 @@ class Rules:
     failovers: int = 0
     agents: int = 2
     claims: int = 1  # by each agent
+    spare_claims: int = 0  # more, in place of those that came to nothing
     attempts: int = 2
     cancel: bool = False
 
@@ -73,7 +77,7 @@ class Server(NamedTuple):
     attempt: int = 0
     lease: Lease | None = None
     started: bool = False
-    accepted: tuple[Lease | None, str] | None = None
+    accepted: Result | None = None
     accepts: int = 0
     cancelled: bool = False
     granted: tuple[Lease, ...] = ()
@@ -169,6 +173,33 @@ def matches(mine: Lease | None, theirs: Lease, rules: Rules) -> bool:
     return mine[2] == theirs[2] if rules.fence == "attempt" else mine == theirs
 
 
+def is_settled(state: State, rules: Rules) -> bool:
+    """Whether every agent has told in this epoch what was acknowledged to it in another one.
+
+    An acknowledgement that is still under way counts: an agent sends one report after the other, so
+    it has that answer before it says that it is through.
+    """
+    if not rules.waits_for_the_told:
+        return True
+    return not any(
+        is_untold(state, (number, entry.claim, entry.attempt), entry)
+        for number, agent in enumerate(state.agents)
+        for entry in agent.entries
+    )
+
+
+def is_untold(state: State, lease: Lease, entry: Entry) -> bool:
+    """Whether a result was acknowledged, but not yet in the present epoch."""
+    if entry.phase == "F" and entry.acked_epoch == -1:
+        return any(("ok", lease, epoch) in state.network for epoch in range(state.epoch))
+    return entry.phase in "FK" and entry.acked_epoch not in (-1, state.epoch)
+
+
+def was_told_before(state: State, lease: Lease) -> bool:
+    """Whether the agent says of a report that it was acknowledged before."""
+    return state.agents[lease[0]].entries[lease[1]].acked_epoch != -1
+
+
 def on_claim(state: State, message: Message, rules: Rules) -> State:
     """A claim arrives, perhaps not for the first time."""
     _, agent, claim = message
@@ -178,7 +209,7 @@ def on_claim(state: State, message: Message, rules: Rules) -> State:
             return send(state, ("grant", server.lease))
         if any(lease[:2] == (agent, claim) for lease in server.granted):
             return send(state, ("dead", agent, claim))
-    if server.state != "Q" or server.attempt >= rules.attempts:
+    if server.state != "Q" or server.attempt >= rules.attempts or not is_settled(state, rules):
         return state
     lease = (agent, claim, server.attempt + 1)
     granted = server._replace(
@@ -204,6 +235,8 @@ def on_start(state: State, message: Message, rules: Rules) -> State:
             return send(state, ("cancel", lease))
         return send(state._replace(server=server._replace(started=True)), ("startok", lease))
     if may_reattach(state, lease, rules):
+        if not is_settled(state, rules):
+            return state  # no answer: an acknowledged result of another lease may be on its way
         known = server.granted if lease in server.granted else (*server.granted, lease)
         # One that the row does not know was given out before the commits were lost.
         since = server.leased_epoch if server.newest == lease else state.epoch - 1
@@ -229,6 +262,8 @@ def on_done(state: State, message: Message, rules: Rules) -> State:
         same = matches(first, lease, rules) and (said == "ok") == (kind == "ok")
         known = rules.fence == "none" or same
         return send(state, ("ok", lease, state.epoch) if known else ("stale", lease))
+    if not (is_settled(state, rules) or was_told_before(state, lease)):
+        return state  # no answer: an acknowledged result of another lease may be on its way
     current = server.state == "L" and matches(server.lease, lease, rules)
     if not (current or may_reattach(state, lease, rules) or rules.fence == "none"):
         return send(state, ("stale", lease))
@@ -248,13 +283,24 @@ def server_steps(state: State, rules: Rules) -> Iterator[Step]:
     for message in state.network:
         if message[0] in ANSWERS:
             yield f"server {message[0]}", ANSWERS[message[0]](state, message, rules)
-    if server.state == "L" and state.expired < rules.expiries:
+    if server.state == "L" and is_settled(state, rules):
         after = requeued(server, None, rules)
-        yield "expire", state._replace(server=after, expired=state.expired + 1)
+        if state.expired < rules.expiries:
+            yield "expire", state._replace(server=after, expired=state.expired + 1)
+        if rules.lists and server.lease and is_absent(state.agents, server.lease):
+            yield "absent", state._replace(server=after)
     if rules.cancel:
         yield from cancels(state, rules)
     if state.failed_over < rules.failovers:
         yield from failovers(state, rules)
+
+
+def is_absent(agents: tuple[Agent, ...], lease: Lease) -> bool:
+    """Whether the lease's agent is there, and does not name it in its full list."""
+    agent, claim, _ = lease
+    one = agents[agent]
+    held = claim < len(one.entries) and one.entries[claim].phase in "IGSRF"
+    return one.alive and not held
 
 
 def cancels(state: State, rules: Rules) -> Iterator[Step]:
@@ -297,8 +343,11 @@ def agent_steps(state: State, agent: int, rules: Rules) -> Iterator[Step]:
         yield from job_steps(state, agent, position, entry, rules)
     if not one.alive:
         return
-    if all(e.phase in "KX" for e in one.entries) and len(one.entries) < rules.claims:
-        claim = len(one.entries)
+    # A claim that came to nothing is made again, or the task would wait for the bound of the model.
+    used = sum(e.phase != "X" or bool(e.jobs) for e in one.entries)
+    claim = len(one.entries)
+    most = rules.claims + rules.spare_claims
+    if all(e.phase in "KX" for e in one.entries) and used < rules.claims and claim < most:
         begun = with_agent(state, agent, one._replace(entries=(*one.entries, Entry(claim))))
         yield "claim", send(begun, ("claim", agent, claim))
     for position, entry in enumerate(one.entries):

@@ -3,7 +3,8 @@
 Safety, checked in every state:
 1. the task has at most one accepted result (I1);
 2. a result comes from the newest lease: none that was given out before another one (I2);
-3. a result that was acknowledged in the present epoch is the stored one (I3);
+3. a result that was acknowledged in the present epoch is the stored one, and one that was
+   acknowledged in another is not refused in this one, but for a user's cancel since (I3);
 4. one lease runs its payload at most once on its host (I4);
 5. a cancelled task is not queued again, and ends CANCELLED or with a result (I6).
 Liveness: from every state the task can still end; no state is *stuck* (I5).
@@ -14,7 +15,17 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from tests.unit.lease_model import Agent, Rules, State, Step, agent_steps, server_steps
+from tests.unit.lease_model import (
+    Agent,
+    Entry,
+    Lease,
+    Result,
+    Rules,
+    State,
+    Step,
+    agent_steps,
+    server_steps,
+)
 
 
 def violation(state: State) -> str | None:
@@ -23,18 +34,27 @@ def violation(state: State) -> str | None:
     stored = server.accepted if server.state == "D" else None
     for number, agent in enumerate(state.agents):
         for entry in agent.entries:
-            if entry.runs > 1:
-                return "a lease ran twice on its host"
-            acked = entry.phase == "K" and entry.outcome == "ok"
-            lease = (number, entry.claim, entry.attempt)
-            if acked and entry.acked_epoch == state.epoch and stored != (lease, "ok"):
-                return "an acknowledged result is not the stored one"
+            broken = _broken_by(entry, (number, entry.claim, entry.attempt), state, stored)
+            if broken is not None:
+                return broken
     if server.accepts > 1:
         return "two results were accepted"
     if server.cancelled and (server.state == "Q" or (stored and stored[1] == "failed")):
         return "a cancelled task went on"
     if stored and stored[1] == "ok" and state.claimed not in (None, stored[0]):
         return "a result was accepted from an older lease"
+    return None
+
+
+def _broken_by(entry: Entry, lease: Lease, state: State, stored: Result | None) -> str | None:
+    if entry.runs > 1:
+        return "a lease ran twice on its host"
+    if entry.outcome != "ok" or entry.acked_epoch == -1:
+        return None
+    if entry.phase == "K" and entry.acked_epoch == state.epoch and stored != (lease, "ok"):
+        return "an acknowledged result is not the stored one"
+    if entry.phase == "X" and not state.server.cancelled:
+        return "an acknowledged result was refused later"
     return None
 
 

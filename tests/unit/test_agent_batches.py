@@ -115,7 +115,7 @@ def test_a_question_that_crosses_the_answer_repeats_nothing() -> None:
 
     reports.add(held, item)
     reports.again(held.lease)
-    sent = reports.take(runtime.stop)
+    sent = reports.take()
     reports.again(held.lease)
     while_sent = len(reports)
     reports.answered([held.lease])
@@ -137,4 +137,4 @@ def test_a_result_whose_answer_got_lost_is_sent_again() -> None:
 
     reports.again(held.lease)
 
-    assert reports.take(runtime.stop) == [({"lease": held.lease}, True)]
+    assert reports.take() == [({"lease": held.lease}, True)]

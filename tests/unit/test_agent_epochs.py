@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,7 +13,6 @@ from airavata_scheduler.agent.reports import MOST_ITEMS, Reports
 from airavata_scheduler.agent.runtime import Runtime
 
 MANY = MOST_ITEMS + 100  # more than one call can tell
-GO_ON = threading.Event()
 
 
 def start(folder: Path, epoch: str) -> Runtime:
@@ -28,7 +26,7 @@ def start(folder: Path, epoch: str) -> Runtime:
 
 def told(agent: Runtime) -> list[str]:
     """The leases of the next call to the server, which acknowledges all of them."""
-    leases = [item["lease"] for item, _ in agent.reports.take(GO_ON)]
+    leases = [item["lease"] for item, _ in agent.reports.take()]
     agent.journal.commit({"t": "acked", "leases": leases, "epoch": agent.epoch})
     return leases
 
@@ -95,3 +93,29 @@ def test_an_epoch_that_changes_on_the_way_is_told_from_the_beginning(tmp_path: P
     assert told(agent) == []
     assert sum(counts) == MANY
     assert agent.journal.state.settled == "e3"
+
+
+def test_old_and_new_results_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """Each call has room for both; what the server left unanswered is told again, before the end.
+
+    The server may leave new results unanswered until the old ones are told.
+    """
+    worked(tmp_path)
+    agent = start(tmp_path, "e2")
+    new = [({"lease": f"new-{n}", "outcome": "completed"}, True) for n in range(MOST_ITEMS)]
+    agent.reports.later(new)
+    settled = []
+
+    for _ in range(4):
+        batch = agent.reports.take()
+        old = [one for one in batch if one[0].get("again")]
+        agent.reports.later([one for one in batch if one not in old] + old[:1])
+        settled.append(agent.journal.state.settled)
+        assert len(batch) <= MOST_ITEMS
+
+    assert len(agent.reports) == len(new) + 2  # the one that is never answered, and the mark
+    assert set(settled) == {"e1"}
+    last = [one for one in agent.reports.take() if one[0].get("again")]
+    assert len(last) == 1
+    agent.reports.take()
+    assert agent.journal.state.settled == "e2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,9 +12,17 @@ from typing import Any
 
 import pytest
 
+from airavata_scheduler.agent import journal as journal_module
 from airavata_scheduler.agent.faults import JournalBroken
+from airavata_scheduler.agent.folder_marks import mark_of
 from airavata_scheduler.agent.framing import compact, record, records
 from airavata_scheduler.agent.journal import Journal
+
+
+@pytest.fixture(autouse=True)
+def _little_ballast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some tests open a hundred journals, and whole folders are looked through at the end."""
+    monkeypatch.setattr(journal_module, "BALLAST_BYTES", 4096)
 
 
 def _offer(number: int) -> dict[str, Any]:
@@ -51,8 +60,15 @@ def test_a_new_start_finds_what_was_committed(tmp_path: Path) -> None:
     assert state.epoch == "e1"
 
 
-def test_a_torn_end_is_cut_at_every_byte(tmp_path: Path) -> None:
-    """Whatever part of the last record is there, all before it is read and writing goes on."""
+@pytest.mark.parametrize("zeros", [0, 8, 4096])
+def test_a_torn_end_is_cut_at_every_byte(
+    zeros: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever part of the last record is there, all before it is read and writing goes on.
+
+    Where the file had grown already when the power failed, the rest of it is zeros.
+    """
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)  # hundreds of them
     journal = Journal(tmp_path / "whole")
     journal.commit(_grant(1))
     whole = (tmp_path / "whole" / "00000001.log").stat().st_size
@@ -63,15 +79,17 @@ def test_a_torn_end_is_cut_at_every_byte(tmp_path: Path) -> None:
     for cut in range(whole, len(data)):
         folder = tmp_path / f"cut-{cut}"
         folder.mkdir()
-        (folder / "00000001.log").write_bytes(data[:cut])
+        (folder / "00000001.log").write_bytes(data[:cut] + bytes(zeros))
         torn = Journal(folder)
         torn.commit(_grant(3))
         torn.close()
 
         again = Journal(folder)
         assert set(again.state.entries) == {_offer(1)["lease"], _offer(3)["lease"]}
-        assert torn.was_torn == (cut > whole)
+        assert torn.was_torn == (cut > whole or zeros > 0)
+        assert not torn.damage
         assert not again.was_torn
+        assert not again.damage
         again.close()
 
 
@@ -91,6 +109,120 @@ def test_a_corrupt_record_ends_the_reading(position: str, tmp_path: Path) -> Non
 
     assert set(found.state.entries) == {_offer(1)["lease"]}
     assert found.was_torn
+
+
+def test_damage_costs_the_records_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flipped bit in any byte of a record in the middle: all others are read, and it is said."""
+    monkeypatch.setattr(os, "fsync", lambda _fd: None)  # hundreds of them
+    journal = Journal(tmp_path / "whole")
+    journal.commit(_grant(1))
+    start = (tmp_path / "whole" / "00000001.log").stat().st_size
+    journal.commit(_grant(2))
+    end = (tmp_path / "whole" / "00000001.log").stat().st_size
+    journal.commit(_grant(3), _report(3))
+    journal.close()
+    data = (tmp_path / "whole" / "00000001.log").read_bytes()
+
+    for position in range(start, end):
+        folder = tmp_path / f"at-{position}"
+        folder.mkdir()
+        broken = bytearray(data)
+        broken[position] ^= 0x10
+        (folder / "00000001.log").write_bytes(broken)
+        found = Journal(folder)
+
+        assert set(found.state.entries) == {_offer(1)["lease"], _offer(3)["lease"]}
+        assert len(found.damage) == 1
+        assert f"{end - start} bytes" in found.damage[0]
+        found.commit(_acked(3))
+        found.close()
+        again = Journal(folder)
+        assert not again.damage
+        assert [item["lease"] for item in again.history()] == [_offer(3)["lease"]]
+        again.close()
+
+
+@pytest.mark.parametrize("hole", [slice(0, 64), slice(8, 16), slice(200, 4000)])
+def test_damage_in_an_old_segment_never_stops_a_start(hole: slice, tmp_path: Path) -> None:
+    """Zeros where a segment's checkpoint or its records were: the others are told again."""
+    journal = Journal(tmp_path, segment_bytes=4000)
+    for number in range(40):
+        journal.commit(_grant(number), _report(number), _acked(number))
+    journal.commit(_grant(99))
+    journal.close()
+    names = sorted(tmp_path.glob("*.log"))
+    assert len(names) >= 3
+    for path in (names[1], names[-1]):
+        data = bytearray(path.read_bytes())
+        data[hole] = bytes(len(data[hole]))
+        path.write_bytes(data)
+
+    found = Journal(tmp_path)
+    told = [item["lease"] for item in found.history()]
+
+    assert _offer(0)["lease"] in told
+    assert len(told) > 20
+    assert len(told) == len(set(told))
+    found.commit(_grant(100))
+    assert _offer(100)["lease"] in Journal(tmp_path).state.entries
+
+
+def test_a_torn_end_casts_doubt_until_it_is_acted_on(tmp_path: Path) -> None:
+    """An agent may die right after it met the tear: the next start is no usual one either."""
+    journal = Journal(tmp_path)
+    journal.commit(_grant(1), _grant(2), _report(2))
+    journal.close()
+    with (tmp_path / "00000001.log").open("ab") as file:
+        file.write(bytes(8))
+
+    for torn in (True, False):
+        found = Journal(tmp_path)
+        states = {lease: entry.state for lease, entry in found.state.entries.items()}
+        assert found.was_torn == torn
+        assert states == {_offer(1)["lease"]: "doubted", _offer(2)["lease"]: "reported"}
+        found.close()
+
+
+@pytest.mark.parametrize(
+    ("boot", "place", "doubted"),
+    [
+        ("b1", "here", []),
+        ("b2", "here", [1]),
+        ("b1", "a copy", [1, 2]),
+        ("b2", "a copy", [1, 2]),
+    ],
+)
+def test_another_boot_or_folder_casts_doubt(
+    boot: str, place: str, doubted: list[int], tmp_path: Path
+) -> None:
+    """In doubt is what had not started at a reboot, and in a copy all that has no report."""
+    journal = Journal(tmp_path)
+    journal.commit({"t": "boot", "boot": "b1", "at": 0.0, "place": "here"})
+    journal.commit(_grant(1), _grant(2), _grant(3), _report(3))
+    journal.commit({"t": "launching", "leases": [_offer(2)["lease"]]})
+    journal.commit({"t": "boot", "boot": boot, "at": 1.0, "place": place})
+    journal.close()
+
+    entries = Journal(tmp_path).state.entries
+
+    states = {lease for lease, entry in entries.items() if entry.state == "doubted"}
+    assert states == {_offer(number)["lease"] for number in doubted}
+
+
+def test_a_folder_that_was_brought_back_is_known(tmp_path: Path) -> None:
+    """A copy has another mark, also one with the old times; an old file in its place is noticed."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    journal = Journal(original)
+    journal.commit(_grant(1))
+    journal.close()
+    shutil.copytree(original, copy)
+    now = time.time()
+    os.utime(copy / "00000001.log", (now - 3600, now - 3600))
+
+    assert mark_of(copy) != mark_of(original)
+    assert mark_of(original) == mark_of(original)
+    assert not Journal(original).damage
+    assert "brought back" in Journal(copy).damage[0]
 
 
 def test_a_commit_returns_after_its_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +364,54 @@ def test_a_full_disk_still_takes_results(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(Journal(tmp_path).state.entries) == {_offer(1)["lease"]}
 
 
+def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room comes: the record is there whole, once, and what was refused left nothing behind."""
+    real = os.write
+    full = [1, 1, 1]
+
+    def write(fd: int, data: bytes) -> int:
+        if full and len(data) > 8:
+            real(fd, data[:8])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data)
+
+    def room_comes() -> bool:
+        full.pop()
+        return True
+
+    journal = Journal(tmp_path, room_comes=room_comes)
+    monkeypatch.setattr(os, "write", write)
+
+    journal.commit(_grant(1))
+
+    assert not full
+    found = Journal(tmp_path)
+    assert set(found.state.entries) == {_offer(1)["lease"]}
+    assert not found.was_torn
+    assert not found.damage
+
+
+def test_a_segment_without_room_for_its_checkpoint_is_put_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk gets full within the checkpoint: the present segment goes on with everything."""
+    journal = Journal(tmp_path, segment_bytes=1)
+    real = os.write
+
+    def write(fd: int, data: bytes) -> int:
+        if b"checkpoint" in bytes(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    for number in (1, 2):
+        journal.commit(_grant(number))
+    monkeypatch.undo()
+
+    assert [path.name for path in tmp_path.glob("*.log")] == ["00000001.log"]
+    assert set(Journal(tmp_path).state.entries) == {_offer(n)["lease"] for n in (1, 2)}
+
+
 def test_a_failed_fsync_is_never_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +436,7 @@ def test_records_stop_at_the_first_bad_one() -> None:
 
     assert [body for _, body in records(data + b"\xff" * 11)] == [b"one", b"two"]
     assert list(records(b"\xff\xff\xff\x7f")) == []
+    assert [body for _, body in records(data + bytes(64))] == [b"one", b"two"]
 
 
 def test_a_segment_that_cannot_begin_is_put_off(

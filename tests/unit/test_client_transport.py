@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from airavata_scheduler.client.api import Client
 from airavata_scheduler.client.errors import (
     BadInputError,
     BusyError,
@@ -38,13 +39,14 @@ class Twin:
         """A transport that speaks to this twin."""
         return Transport(
             "http://twin",
-            http=httpx.MockTransport(self._answer),
+            http=httpx.MockTransport(self.answer),
             sleep=self.slept.append,
             clock=lambda: sum(self.slept),
             **options,
         )
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """The next of the prepared answers."""
         self.requests.append(request)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -129,6 +131,19 @@ def test_it_gives_up_after_the_time_for_retries() -> None:
     assert 40 < sum(twin.slept) <= 60
 
 
+def test_a_script_says_how_patient_it_is(tmp_path: Path) -> None:
+    """A client that is told not to wait asks once."""
+    twin = Twin([httpx.ConnectError("refused")])
+    http = httpx.MockTransport(twin.answer)
+    home = {"HOME": str(tmp_path)}
+    client = Client("http://twin", token="t", environ=home, retry_for_s=0, http=http)
+
+    with pytest.raises(UnreachableError), client:
+        client.users.me()
+
+    assert len(twin.requests) == 1
+
+
 def test_a_person_waits_less_for_a_server_that_is_not_there() -> None:
     """The command gives up after seconds where nobody answers, and still obeys Retry-After."""
     away, busy = (
@@ -141,6 +156,19 @@ def test_a_person_waits_less_for_a_server_that_is_not_there() -> None:
 
     assert 1 < sum(away.slept) <= 4
     assert busy.transport(away_for_s=4).get("/health") == {"fine": True}
+
+
+def test_a_person_is_told_of_a_long_wait() -> None:
+    """Once, and what for; a moment's wait is nobody's business."""
+    told: list[str] = []
+    away = problem(503, {"Retry-After": "2"}, detail="OpenBao cannot be reached.")
+    short, long = Twin([away, ok()]), Twin([away, away, away, away, ok()])
+
+    for twin in (short, long):
+        twin.transport(on_wait=lambda error: told.append(error.message)).get("/health")
+
+    assert told == ["OpenBao cannot be reached."]
+    assert len(long.slept) == 4
 
 
 def test_busy_for_too_long_is_an_error_of_its_own() -> None:

@@ -75,6 +75,16 @@ def test_the_protocol_is_safe_and_never_stuck(rules: Rules) -> None:
             "a result was accepted from an older lease",
             id="a forgotten lease outranks a later claim",
         ),
+        pytest.param(
+            Rules(reattach="newest", agents=1, failovers=1, expiries=0),
+            "an acknowledged result was refused later",
+            id="forgotten is gone",
+        ),
+        pytest.param(
+            Rules(waits_for_the_told=False, failovers=1, expiries=0),
+            "an acknowledged result was refused later",
+            id="claims before all was told again",
+        ),
     ],
 )
 def test_a_missing_mechanism_breaks_safety(rules: Rules, broken: str) -> None:
@@ -88,11 +98,11 @@ def test_a_missing_mechanism_breaks_safety(rules: Rules, broken: str) -> None:
 @pytest.mark.parametrize(
     "rules",
     [
-        pytest.param(Rules(replays_claims=False), id="claims are not replayed"),
-        pytest.param(Rules(journal=False, crashes=1), id="no journal"),
+        pytest.param(Rules(replays_claims=False, lists=False), id="claims are not replayed"),
+        pytest.param(Rules(journal=False, lists=False, crashes=1, agents=1), id="no journal"),
         pytest.param(Rules(rereport=False, failovers=1, expiries=0), id="no second report"),
         pytest.param(
-            Rules(reattach="newest", agents=1, failovers=1, expiries=0), id="forgotten is gone"
+            Rules(lists=False, failovers=1, agents=1), id="nobody misses a lease that came back"
         ),
         pytest.param(
             Rules(cancel=True, cancel_is_told=False, payloads_end=False, expiries=0),
@@ -125,7 +135,7 @@ def test_without_reattachment_a_silent_agents_work_is_thrown_away() -> None:
         pytest.param(
             Rules(failovers=1, expiries=0, cancel=True), id="a failover that loses a cancel"
         ),
-        pytest.param(Rules(failovers=1), id="a failover and an expiry"),
+        pytest.param(Rules(failovers=1, spare_claims=1), id="a failover and an expiry"),
         pytest.param(Rules(failovers=2, expiries=0), id="two failovers"),
         pytest.param(Rules(host_crashes=1, cancel=True), id="a host crash, a cancel, an expiry"),
         pytest.param(Rules(claims=2, attempts=3, expiries=2), id="two claims each"),
