@@ -98,6 +98,8 @@ def _complete_operation(operation: dict[str, Any], method: str, path: str) -> No
     responses.pop("422", None)  # flask-openapi3's own form of it, which we never send
     for status, description in _possible(operation, rule, method, path).items():
         responses.setdefault(status, _problem(description))
+    if operation.get("parameters"):
+        responses["414"] = _TOO_LONG
 
 
 def _possible(operation: dict[str, Any], rule: Rule, method: str, path: str) -> dict[str, str]:
@@ -172,6 +174,11 @@ _REPORTS: Final = {
         "items": {"type": "array", "items": {"type": "object"}},
         "claim": {"type": ["object", "null"]},
     },
+}
+# What the HTTP server itself answers, before any of our code: no problem, but a page.
+_TOO_LONG: Final = {
+    "description": "The address is too long",
+    "content": {"text/html": {"schema": {"type": "string"}}},
 }
 _RAW: Final = {BYTES: {"schema": {"type": "string", "format": "binary"}}}
 # Bodies that the views read themselves: bytes, and reports that are judged one by one.

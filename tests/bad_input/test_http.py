@@ -19,6 +19,8 @@ from tests.integration.test_functions_streams import THREADS, Server, server
 
 __all__ = ["server"]
 
+pytestmark = pytest.mark.campaign  # a server for each: some seconds
+
 TIMEOUT_S = 20.0
 BODY = json.dumps({"name": "smuggled"}).encode()
 PATH = "/api/v1/projects"

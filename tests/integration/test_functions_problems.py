@@ -186,3 +186,24 @@ def test_a_request_id_is_taken_over_only_if_it_is_one(api: Api) -> None:
 
     assert good.headers["X-Request-Id"] == "abc-123-def"
     assert bad.headers["X-Request-Id"].isalnum()
+
+
+@pytest.mark.parametrize("missing", [1, 5_000_000])
+def test_a_body_that_breaks_off_does_nothing(missing: int, api: Api) -> None:
+    """Half a document may be a whole one: what ends before its length is refused."""
+    ada = api.user("ada")
+    body = b'{"name": "half"}'
+    as_in_gunicorn = {
+        "wsgi.input_terminated": True,
+        "CONTENT_LENGTH": str(len(body) + missing),
+    }
+
+    answer = ada.post(
+        "/projects",
+        data=body,
+        content_type="application/json",
+        environ_overrides=as_in_gunicorn,
+    )
+
+    assert (answer.status_code, answer.json["code"]) == (400, "body_incomplete")
+    assert ada.get("/projects").json["items"] == []
