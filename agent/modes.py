@@ -34,6 +34,7 @@ class Modes:
         self.task_disk_mb = 0  # what is free beyond our reserve; 0 is low
         self.paused_here = False
         self.paused_by_server = False
+        self.too_old = False  # for the server, which gives no new work until the upgrade
         self.drained_by_server = False  # stays connected and takes nothing until told otherwise
         self.draining = False  # ends once nothing runs
         self._safe_until = 0.0
@@ -74,6 +75,7 @@ class Modes:
         for condition, reason in (
             (self.draining, "draining"),
             (self.drained_by_server, "drained by the server"),
+            (self.too_old, "too old for the server; run `upgrade`"),
             (self.safe, "safe mode after a crash loop"),
             (self.paused_here, "paused by `pause`"),
             (self.paused_by_server, "paused by the server"),

@@ -222,11 +222,21 @@ class Runtime:
         if before and not self.modes.paused_by_server:
             self.claim_loop.make_room_known()
         self._obey_drain(bool(orders.get("drain")))
+        self._note_age(bool(orders.get("upgrade")))
         level = orders.get("log_level")
         if level in ("debug", "info", "warning", "error"):
             self.log.level = level
         if orders.get("rotate") or self.rotation.is_due():
             self.rotation.start()
+
+    def _note_age(self, is_too_old: bool) -> None:
+        """An agent that is too old finishes what it has; the upgrade is its owner's."""
+        if is_too_old and not self.modes.too_old:
+            self.log.warning(
+                f"version {VERSION} is too old for the server: running tasks are finished, nothing "
+                "new is taken; run `upgrade`, or install the agent again"
+            )
+        self.modes.too_old = is_too_old
 
     def _obey_drain(self, wanted: bool) -> None:
         """The server's drain keeps the agent connected, so that the server's resume reaches it."""

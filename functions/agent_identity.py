@@ -31,7 +31,7 @@ _REQUIRED = ["aud", "exp", "iat", "iss", "sub", "cmp", "ver", "typ"]
 _MAX_TOKEN_CHARS = 2048
 _BY_ID = """
 SELECT id, name, compute_id, state, session_id, secret_set_at, next_secret_hash, token_version,
-       {now}
+       version_text, {now}
 FROM agents WHERE id = %s
 """
 
@@ -47,6 +47,7 @@ class AgentCaller:
     session_id: str | None
     secret_set_at: int
     is_rotating: bool
+    version: str
 
 
 def issue_token(*, agent_id: str, compute_id: str, token_version: int) -> str:
@@ -112,7 +113,8 @@ def _caller(claims: dict[str, Any]) -> AgentCaller:
     rows = execute(_BY_ID.format(now=now_sql()), (claims["sub"],))
     if not rows:
         raise unknown_agent()
-    agent_id, name, compute_id, state, session_id, secret_set_at, upcoming, version, now = rows[0]
+    agent_id, name, compute_id, state, session_id, secret_set_at, upcoming, version, *rest = rows[0]
+    release, now = rest
     refuse_state(state)
     ended = claims["exp"] * 1000 <= now
     if ended or version != claims["ver"] or compute_id != claims["cmp"]:
@@ -125,6 +127,7 @@ def _caller(claims: dict[str, Any]) -> AgentCaller:
         session_id=session_id,
         secret_set_at=secret_set_at,
         is_rotating=upcoming is not None,
+        version=release,
     )
 
 

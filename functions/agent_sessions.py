@@ -12,7 +12,7 @@ from pydantic import Field
 from airavata_scheduler.functions import agent_identity, tokens
 from airavata_scheduler.functions.agent_facts import Capabilities, Policy, numbers
 from airavata_scheduler.functions.agent_lease_access import AgentBody, blueprint, lease_named
-from airavata_scheduler.models import epoch, history, sessions
+from airavata_scheduler.models import epoch, history, releases, sessions
 from airavata_scheduler.models.database import execute, now_ms
 from airavata_scheduler.models.lease_records import LeaseName, Mark, Phase
 from airavata_scheduler.queue.announce import announce
@@ -164,6 +164,7 @@ def heartbeat(body: HeartbeatBody) -> dict[str, Any]:
         "agent": {
             "drain": agent.state == "draining",
             "pause": compute["state"] != "active",
+            "upgrade": not releases.may_claim(agent.version),
             "rotate": agent.is_rotating or now - agent.secret_set_at >= ROTATE_AFTER_MS,
             "log_level": None,
         },

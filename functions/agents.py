@@ -13,6 +13,7 @@ from airavata_scheduler.functions import access, audit, naming, pagination, pres
 from airavata_scheduler.functions.pagination import PageQuery
 from airavata_scheduler.functions.presence import Presence
 from airavata_scheduler.functions.shapes import Body, rfc3339
+from airavata_scheduler.models import releases
 from airavata_scheduler.models import sessions as agent_sessions
 from airavata_scheduler.models.database import now_ms, transaction
 from airavata_scheduler.models.errors import BadInput, Conflict
@@ -34,6 +35,7 @@ class AgentAnswer(BaseModel):
     presence: Presence = Field(description="What is seen of it")
     host: dict[str, Any]
     version: str
+    needs_upgrade: bool = Field(description="Too old for this server: it is given no new work")
     capabilities: dict[str, Any]
     leases_held: int
     free: dict[str, Any] | None
@@ -178,6 +180,7 @@ class _Shown:
             ),
             "host": agent.host,
             "version": agent.version_text,
+            "needs_upgrade": not releases.may_claim(agent.version_text),
             "capabilities": agent.capabilities,
             "leases_held": session.held if session is not None and is_alive else 0,
             "free": session.free if session is not None and is_alive else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from airavata_scheduler.models import epoch
+from airavata_scheduler.models import epoch, releases
 from airavata_scheduler.models.database import execute, now_sql
 from airavata_scheduler.models.errors import Conflict, NotFound
 from airavata_scheduler.models.task_rows import for_update
@@ -26,6 +26,7 @@ class Session:
     heartbeat_seq: int
     mode: str
     agent_state: str
+    agent_version: str
     compute_state: str
     now: int
     epoch_began_at: int | None  # None while the first epoch lasts
@@ -34,7 +35,7 @@ class Session:
     def may_claim(self) -> bool:
         """Whether new work may be granted; what is leased already goes on in any case."""
         working = self.agent_state == "active" and self.compute_state == "active"
-        return working and self.mode == "normal"
+        return working and self.mode == "normal" and releases.may_claim(self.agent_version)
 
 
 def live_session(session_id: str, *, lock: bool = False) -> Session:
@@ -48,6 +49,7 @@ def live_session(session_id: str, *, lock: bool = False) -> Session:
     rows = execute(
         "SELECT s.agent_id, s.compute_id, s.last_claim_seq, s.heartbeat_seq, s.mode, "
         "(SELECT a.state FROM agents a WHERE a.id = s.agent_id), "
+        "(SELECT a.version_text FROM agents a WHERE a.id = s.agent_id), "
         "(SELECT c.state FROM compute_resources c WHERE c.id = s.compute_id), "
         "(SELECT d.at FROM deployment d WHERE d.name = %s), "
         f"{now_sql()}, s.ended_at, s.end_reason "
@@ -63,7 +65,7 @@ def live_session(session_id: str, *, lock: bool = False) -> Session:
     *values, ended_at, reason = rows[0]
     if ended_at is not None:
         raise ended(str(reason))
-    agent_id, compute_id, claim_seq, heartbeat_seq, mode, agent_state, compute_state = values[:7]
+    agent_id, compute_id, claim_seq, heartbeat_seq, mode, agent_state, version = values[:7]
     return Session(
         id=session_id,
         agent_id=agent_id,
@@ -72,9 +74,10 @@ def live_session(session_id: str, *, lock: bool = False) -> Session:
         heartbeat_seq=heartbeat_seq,
         mode=mode,
         agent_state=agent_state,
-        compute_state=compute_state,
-        epoch_began_at=values[7],
-        now=max(values[8], values[7] or 0),
+        agent_version=version,
+        compute_state=values[7],
+        epoch_began_at=values[8],
+        now=max(values[9], values[8] or 0),
     )
 
 
