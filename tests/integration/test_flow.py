@@ -372,8 +372,9 @@ def test_cancel_ends_what_waits_and_tells_the_sessions() -> None:
     check_counters()
 
 
-def test_a_task_claimed_while_its_experiment_is_cancelled_is_not_tried_again() -> None:
-    """A row that the cancel did not mark, as it was claimed that moment, ends CANCELLED too."""
+@pytest.mark.parametrize("how", ["fails", "succeeds", "silent"])
+def test_a_task_claimed_while_its_experiment_is_cancelled_ends_cancelled(how: str) -> None:
+    """Also a row that the cancel did not mark, as it was claimed that moment (I6)."""
     world = World()
     agent = world.agent()
     experiment_id = world.run(node("simulate", 1, retries=9))
@@ -381,7 +382,13 @@ def test_a_task_claimed_while_its_experiment_is_cancelled_is_not_tried_again() -
     flow.cancel(experiment_id)
     change("UPDATE tasks SET cancel_requested_at = NULL")
 
-    agent.fail(grants)
+    if how == "fails":
+        agent.fail(grants)
+    elif how == "succeeds":
+        agent.complete(grants)
+    else:
+        change("UPDATE agent_sessions SET heartbeat_at = 0")
+        work(leases.expire_sessions())
 
     assert counts(experiment_id) == {"cancelled": 1}
     assert experiment_state(experiment_id) == "CANCELLED"

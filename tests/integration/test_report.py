@@ -538,19 +538,6 @@ def test_a_cancelled_task_ends_cancelled_unless_it_succeeded_first() -> None:
     check_counters()
 
 
-def test_a_cancel_of_the_experiment_counts_at_once() -> None:
-    """Also for a result that comes before the cancel was written to the tasks (I6)."""
-    world = World()
-    agent = world.agent()
-    experiment_id, grant = one_lease(world, agent)
-    flow.cancel(experiment_id)
-
-    assert agent.report(Report(lease=grant.lease, outcome="completed")) == ["accepted"]
-
-    assert counts(experiment_id) == {"cancelled": 1}
-    check_counters()
-
-
 def test_a_cancelled_task_whose_agent_is_gone_ends_cancelled() -> None:
     """Also where one more loss would have failed it: the cancel came before any result (I6)."""
     world = World()
