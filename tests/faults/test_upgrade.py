@@ -17,7 +17,7 @@ from tests.campaign.site import OurPart, Site, send, site
 from tests.faults.under_load import AGENT, UnderLoad
 from tests.servers.programs import server_folder
 
-pytestmark = pytest.mark.campaign
+pytestmark = pytest.mark.nightly  # minutes, and the machine for itself
 
 TASKS = 300
 RESULTS = 30
