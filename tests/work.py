@@ -88,7 +88,7 @@ class Site:
             agent_id=self.agent_id,
             boot_id="boot",
             state_folder_id="folder",
-            version="0",
+            version="0.1.0",
             capabilities=CAPABILITIES,
             policy={},
         )

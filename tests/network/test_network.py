@@ -25,8 +25,6 @@ from tests.network.fleet import Away, Line, agents, ended, fleet
 from tests.network.host import FAULTS
 from tests.waiting import wait_until
 
-# Without cancels: over a cut line a payload ends before it hears of one, and its success counts.
-KINDS = {"shell": 30, "output": 25, "failing": 10, "long": 5, "call": 30}
 TASKS = 200
 STRIKES = 18
 LONG_CUT_S = float(TIMERS["REQUEUE_AFTER"].removesuffix("s")) + 8.0  # its tasks go to another
@@ -59,7 +57,7 @@ def test_work_goes_on_over_lines_that_fail(seed: int, made: Site) -> None:
     with fleet(made, ("agent-1", "agent-2")) as pair:
         for away in pair:
             away.proxy.choose = at_random(seed, 0.15)
-        work = Work(made, TASKS, seed, KINDS)
+        work = Work(made, TASKS, seed)
         submits = threading.Thread(target=work.run, daemon=True)
         submits.start()
         strike_all(Line(made), pair, seed)
