@@ -1,6 +1,6 @@
 """Machine-made requests over the whole OpenAPI document: no 5xx, no answer that it lacks.
 
-The size is a number of requests, not a time: `AIRAVATA_SCHEMA_CASES` (default 20,000) and
+The size is a number of requests, not a time: `AIRAVATA_SCHEMA_CASES` (default 6,000) and
 `AIRAVATA_SCHEMA_SEED` (default 1) say which ones. The same seed makes up the same requests, but for
 ids that answers brought. With `--log-cli-level=INFO` a run says how far it is.
 """
@@ -24,7 +24,7 @@ from tests.integration.test_functions_streams import Server, server
 
 __all__ = ["server"]
 
-CASES = int(os.environ.get("AIRAVATA_SCHEMA_CASES", "20000"))
+CASES = int(os.environ.get("AIRAVATA_SCHEMA_CASES", "6000"))
 SEED = int(os.environ.get("AIRAVATA_SCHEMA_SEED", "1"))
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(4 * 3600)]

@@ -229,9 +229,10 @@ def test_watchers_never_starve_the_rest(server: Server) -> None:
     """Many more streams than threads: each gets its first look, and plain requests are served."""
     Site.make()
     identity = server.submit(sweep("1..3"))
-    listeners = [Listener(server, f"/experiments/{identity}/events") for _ in range(3 * THREADS)]
-    for listener in listeners:
-        wait_until(partial(_has_progress, listener), message="a first look")
+    listeners = []
+    for _ in range(3 * THREADS):  # one after the other: all at once would be refused as overload
+        listeners.append(Listener(server, f"/experiments/{identity}/events"))
+        wait_until(partial(_has_progress, listeners[-1]), message="a first look")
 
     assert server.client.get(f"/experiments/{identity}/progress", timeout=10).status_code == 200
     open_ones = [listener for listener in listeners if not listener.closed.wait(0.2)]
