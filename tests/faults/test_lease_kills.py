@@ -131,7 +131,7 @@ class Life:
         self._agent("heartbeat", "POST", "/heartbeat", body)
 
     def _cancel(self, lease: str) -> None:
-        """The task; where that is the deed, the whole experiment: what has ended by then counts."""
+        """The task; where that is the deed, the whole experiment, and no later result counts."""
         if self.deed == "cancel":
             self._user("cancel", "POST", f"/api/v1/experiments/{self.experiment}/cancel", {})
         else:
@@ -208,23 +208,27 @@ class Life:
 
 
 def judged(life: Life) -> None:
-    """Two results of one attempt each, one cancel; the numbers are those of the rows."""
+    """Two results of one attempt each, one cancel; the numbers are those of the rows.
+
+    Where the whole experiment was cancelled, which was before the results, they are only kept.
+    """
+    done = 0 if life.deed == "cancel" else 2
     rows = execute(
         "SELECT state, attempt FROM tasks WHERE experiment_id = %s ORDER BY idx", [life.experiment]
     )
     states = [TaskState(row[0]).name for row in rows]
-    assert states == ["COMPLETED", "COMPLETED", "CANCELLED"]
+    assert states == ["COMPLETED"] * done + ["CANCELLED"] * (3 - done)
     attempts = execute("SELECT outcome FROM attempts WHERE experiment_id = %s", [life.experiment])
     assert Counter(row[0] for row in attempts) == Counter({"COMPLETED": 2, "CANCELLED": 1})
     published = execute(
         "SELECT COUNT(*) FROM artifacts WHERE experiment_id = %s AND state = 'published'",
         [life.experiment],
     )
-    assert published == [(2,)]
+    assert published == [(done,)]
     progress = life.world.ada.get(f"/experiments/{life.experiment}").json
     assert progress["state"] == ("CANCELLED" if life.deed == "cancel" else "COMPLETED")
-    assert progress["counts"]["completed"] == 2
-    assert progress["counts"]["cancelled"] == 1
+    assert progress["counts"]["completed"] == done
+    assert progress["counts"]["cancelled"] == 3 - done
     assert flow.due_work() == []
 
 
