@@ -138,14 +138,20 @@ def two_results(facts: Facts) -> Iterator[str]:
 
 @rule("I1")
 def changed_result(facts: Facts) -> Iterator[str]:
-    """A result that completed its task is not how the task ended."""
+    """A result that completed its task is not how the task ended, though no cancel came first."""
+    asked: dict[str, float] = {}
+    for event in facts.record.of("cancelled"):
+        for task in event["tasks"]:
+            asked[task] = min(event.get("began", event["t"]), asked.get(task, event["t"]))
     for task, accepted in facts.accepted.items():
         final = facts.finals.get(task)
         for one in accepted:
             lost = facts.forgot(one.began, float("inf"))
             if final is None or one.outcome != "completed" or lost:
                 continue
-            if (final["state"], final["lease"]) != ("COMPLETED", one.lease):
+            late = one.t > asked.get(task, float("inf")) and final["state"] == "CANCELLED"
+            wanted = ("CANCELLED" if late else "COMPLETED", one.lease)
+            if (final["state"], final["lease"]) != wanted:
                 yield f"{one.lease} was accepted; the task is {final['state']} {final['lease']}"
 
 

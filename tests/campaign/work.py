@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from airavata_scheduler.client.api import Client
-from tests.campaign.notes import Notes
+from tests.campaign.notes import Notes, now
 from tests.campaign.site import PROJECT, Site
 from tests.waiting import wait_until
 
@@ -169,11 +169,13 @@ class Work:
         )
         tasks = [str(task.id) for task in client.experiments.tasks(experiment, limit=20)]
         for task in self._dice.sample(tasks, min(3, len(tasks))):
+            began = now()
             client.tasks.cancel(task)
-            self._note("cancelled", tasks=[task])
+            self._note("cancelled", tasks=[task], began=began)
+        began = now()
         client.experiments.act(experiment, "cancel")
         known = [str(task.id) for task in client.experiments.tasks(experiment)]
-        self._note("cancelled", tasks=known, experiment=experiment)
+        self._note("cancelled", tasks=known, experiment=experiment, began=began)
         self.submitted.cancelled.add(experiment)
 
 
