@@ -161,6 +161,23 @@ def test_every_rule_has_its_forgery() -> None:
     assert {invariant for _, invariant, _ in RULES} == {f"I{n}" for n in range(1, 9)}
 
 
+@pytest.mark.parametrize(("cancelled_at", "faults"), [(2.5, set()), (3.5, {"changed_result"})])
+def test_a_result_counts_unless_a_cancel_came_first(cancelled_at: float, faults: set[str]) -> None:
+    """A later cancel takes no result away."""
+    held, task = lease(1, 1, "a"), TASK.format(1)
+    events = [
+        event(1.0, "submitted", tasks=[task]),
+        claimed(2.0, held),
+        event(cancelled_at, "cancelled", tasks=[task]),
+        judged(3.0, (held, "accepted", "completed")),
+        final(1, "CANCELLED", held),
+    ]
+
+    found = check(Record(events=in_order(events), starts=[held], ends=[held]))
+
+    assert {fault.name for fault in found} == faults
+
+
 def test_a_failover_that_forgot_explains_what_else_would_be_a_fault() -> None:
     """The same attempt twice, and a second result, where the first was never acknowledged."""
     first, second = lease(1, 1, "a"), lease(1, 1, "b")
