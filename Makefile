@@ -38,7 +38,7 @@ campaign: $(STAMP) ## Kill everything for some minutes, and judge what happened 
 campaign-long: $(STAMP) ## Hours: 200,000 made-up requests; 10,000 tasks and 1,200 faults on each database
 	@PYTHON=$(PYTHON) deploy/packages.sh test
 	AIRAVATA_SCHEMA_CASES=200000 AIRAVATA_SCHEMA_SEED=$(SEED) \
-	    $(BIN)/pytest -m campaign tests/bad_input/test_schemathesis.py $(PYTEST_ARGS)
+	    $(BIN)/pytest -m nightly tests/bad_input/test_schemathesis.py $(PYTEST_ARGS)
 	@for database in sqlite postgresql mariadb; do \
 	    $(BIN)/python -m tests.campaign.main --database $$database --tasks 10000 --faults 1200 \
 	        --seed $(SEED) --result tests/campaign/results.jsonl || exit 1; \
